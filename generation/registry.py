@@ -1,0 +1,77 @@
+"""Every mask, inpaint and score backend by name. A new one is its file and one line here.
+
+Entries hold an import path, not a class: listing them (on the page, in ``--help``) loads no model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Literal
+
+Stage = Literal["masker", "inpainter", "scorer"]
+
+
+class UnknownBackend(ValueError):
+    """A backend name that is not in the registry."""
+
+
+@dataclass(frozen=True)
+class BackendEntry:
+    """Where a backend lives, and what the page says of it.
+
+    ``grade`` is "paper" for the published pipeline's own models and "embedded" for the stand-ins that
+    run anywhere; "test" entries are hidden from the page.
+    """
+
+    target: str
+    label: str
+    grade: Literal["paper", "embedded", "test"]
+
+    def load(self, **parameters: object):
+        module, _, attribute = self.target.partition(":")
+        return getattr(import_module(module), attribute)(**parameters)
+
+
+MASKERS: dict[str, BackendEntry] = {
+    "embedded_cam": BackendEntry(
+        "generation.masking.embedded_cam:EmbeddedCamMasker",
+        "Embedded: EfficientNet-Lite0 activation map + GrabCut (CPU)",
+        "embedded",
+    ),
+    "noop": BackendEntry("generation.masking.noop:CentreMasker", "Fixed centre square (benchmarks)", "test"),
+}
+INPAINTERS: dict[str, BackendEntry] = {
+    "patchmatch": BackendEntry(
+        "generation.inpainting.patchmatch:PatchMatchInpainter", "Embedded: PatchMatch pyramid (CPU)", "embedded"
+    ),
+    "telea": BackendEntry("generation.inpainting.telea:TeleaInpainter", "Embedded: OpenCV Telea (CPU, fast)", "embedded"),
+    "noop": BackendEntry("generation.inpainting.noop:GreyInpainter", "Mean colour (benchmarks)", "test"),
+}
+SCORERS: dict[str, BackendEntry] = {
+    "embedded_dual": BackendEntry(
+        "generation.scoring.embedded_dual:EmbeddedDualScorer",
+        "Embedded: EfficientNet-Lite0 image tower, MiniLM text tower (CPU)",
+        "embedded",
+    ),
+    "noop": BackendEntry("generation.scoring.noop:PixelScorer", "Share of changed pixels (benchmarks)", "test"),
+}
+REGISTRIES: dict[str, dict[str, BackendEntry]] = {
+    "masker": MASKERS,
+    "inpainter": INPAINTERS,
+    "scorer": SCORERS,
+}
+
+
+def find_backend(stage: Stage, name: str) -> BackendEntry:
+    """The entry of that name, or :class:`UnknownBackend` naming the ones there are."""
+    try:
+        return REGISTRIES[stage][name]
+    except KeyError:
+        known = ", ".join(sorted(REGISTRIES[stage]))
+        raise UnknownBackend(f"There is no {stage} called {name!r}. Choose one of: {known}.") from None
+
+
+def listed_backends(stage: Stage) -> dict[str, BackendEntry]:
+    """The entries a person may choose, in the registry's order."""
+    return {name: entry for name, entry in REGISTRIES[stage].items() if entry.grade != "test"}
