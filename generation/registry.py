@@ -45,7 +45,9 @@ INPAINTERS: dict[str, BackendEntry] = {
     "patchmatch": BackendEntry(
         "generation.inpainting.patchmatch:PatchMatchInpainter", "Embedded: PatchMatch pyramid (CPU)", "embedded"
     ),
-    "telea": BackendEntry("generation.inpainting.telea:TeleaInpainter", "Embedded: OpenCV Telea (CPU, fast)", "embedded"),
+    "telea": BackendEntry(
+        "generation.inpainting.telea:TeleaInpainter", "Embedded: OpenCV Telea (CPU, fast)", "embedded"
+    ),
     "noop": BackendEntry("generation.inpainting.noop:GreyInpainter", "Mean colour (benchmarks)", "test"),
 }
 SCORERS: dict[str, BackendEntry] = {

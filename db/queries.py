@@ -1,0 +1,68 @@
+"""The counts and look-ups that more than one package needs, by name."""
+
+from __future__ import annotations
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from db.models import Candidate, ImageClass, Meta, Outcome, Recipe, SourceImage, Split, State, User
+
+ACTIVE_RECIPE = "active_recipe"
+CLASS_LIST_SHA256 = "class_list_sha256"
+LOCAL_USER = "local"
+
+
+def get_meta(session: Session, key: str) -> str | None:
+    row = session.get(Meta, key)
+    return None if row is None else row.value
+
+
+def set_meta(session: Session, key: str, value: str) -> None:
+    session.merge(Meta(key=key, value=value))
+
+
+def active_recipe(session: Session) -> Recipe | None:
+    """The recipe that pages and builds mean when none is named: the last one generation was started with."""
+    recipe_id = get_meta(session, ACTIVE_RECIPE)
+    return None if recipe_id is None else session.get(Recipe, int(recipe_id))
+
+
+def find_recipe(session: Session, prefix: str) -> Recipe | None:
+    """The recipe whose hash starts with ``prefix``, if exactly one does."""
+    found = list(session.scalars(select(Recipe).where(Recipe.hash.startswith(prefix)).limit(2)))
+    return found[0] if len(found) == 1 else None
+
+
+def source_count(session: Session, split: Split | None = None) -> int:
+    query = select(func.count()).select_from(SourceImage)
+    return session.scalar(query if split is None else query.where(SourceImage.split == split)) or 0
+
+
+def state_counts(session: Session, recipe: Recipe | None, split: Split | None = None) -> dict[State, int]:
+    """How many sources are in each state under ``recipe``; the counts add up to the number of sources."""
+    counts = dict.fromkeys(State, 0)
+    if recipe is not None:
+        query = select(Outcome.state, func.count()).where(Outcome.recipe_id == recipe.id).group_by(Outcome.state)
+        if split is not None:
+            query = query.join(SourceImage, SourceImage.id == Outcome.source_id).where(SourceImage.split == split)
+        counts |= {state: count for state, count in session.execute(query)}
+    counts[State.PENDING] = source_count(session, split) - sum(counts.values())
+    return counts
+
+
+def class_names(session: Session) -> dict[int, str]:
+    return {row.class_index: row.name for row in session.scalars(select(ImageClass))}
+
+
+def candidate_count(session: Session, recipe: Recipe) -> int:
+    return session.scalar(select(func.count()).where(Candidate.recipe_id == recipe.id)) or 0
+
+
+def ensure_user(session: Session, name: str = LOCAL_USER) -> User:
+    """The user of that name, made if missing. Needs a write transaction when it may be missing."""
+    user = session.scalar(select(User).where(User.name == name))
+    if user is None:
+        user = User(name=name)
+        session.add(user)
+        session.flush()
+    return user
