@@ -7,9 +7,9 @@ and the next one takes the job up again; handlers find what is already done and 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Callable
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from db.models import Job, JobLogLine, JobState, utcnow
@@ -35,21 +35,24 @@ def enqueue(session: Session, kind: str, params: dict, *, created_by: str = "") 
 
 
 def claim(
-    session: Session, worker: str, *, job_id: int | None = None, kinds: Sequence[str] | None = None
+    session: Session,
+    worker: str,
+    *,
+    job_id: int | None = None,
+    is_gone: Callable[[str], bool] = lambda worker: False,
 ) -> Job | None:
     """Take the oldest job that waits or whose worker died, or exactly ``job_id``. None when there is none.
 
-    Must run in a write transaction. A job that killed its worker :data:`MAX_ATTEMPTS` times is failed.
+    A worker is dead when its lease ran out or ``is_gone(worker)`` knows it to be. Must run in a write
+    transaction. A job that killed its worker :data:`MAX_ATTEMPTS` times is failed.
     """
     now = utcnow()
-    waiting = select(Job).where(
-        or_(Job.state == JobState.QUEUED, (Job.state == JobState.RUNNING) & (Job.lease_until < now))
-    )
+    waiting = select(Job).where(Job.state.in_((JobState.QUEUED, JobState.RUNNING)))
     if job_id is not None:
         waiting = waiting.where(Job.id == job_id)
-    if kinds is not None:
-        waiting = waiting.where(Job.kind.in_(kinds))
     for job in session.scalars(waiting.order_by(Job.id)):
+        if job.state == JobState.RUNNING and job.lease_until >= now and not is_gone(job.worker):
+            continue
         if job.cancel_requested:
             _end(job, JobState.CANCELLED)
         elif job.attempts >= MAX_ATTEMPTS:

@@ -192,7 +192,7 @@ class Candidate(Base):
     version: Mapped[int] = mapped_column(default=1)
     parent_id: Mapped[int | None] = mapped_column(ForeignKey("candidates.id"))
     class_index: Mapped[int] = mapped_column(ForeignKey("classes.class_index"))
-    folder: Mapped[str] = mapped_column(Text)
+    folder: Mapped[str] = mapped_column(String(200), index=True)
     result_sha256: Mapped[str] = mapped_column(String(64), index=True)
     width: Mapped[int]
     height: Mapped[int]

@@ -70,6 +70,11 @@ class RecipeOptions:
         return cls(**values)
 
 
+def embedded_options() -> RecipeOptions:
+    """The defaults for the embedded backends, whose softer masks want the larger dilation."""
+    return RecipeOptions(dilation=15, dilation_shape="ellipse", max_dilated_area=0.9)
+
+
 def recipe_config(options: RecipeOptions, fingerprints: dict[str, dict]) -> dict:
     """The JSON object that is stored and hashed: format, options and each stage's fingerprint."""
     return {"format": RECIPE_FORMAT, "options": asdict(options), "backends": fingerprints}

@@ -130,7 +130,7 @@ def upgrade() -> None:
         sa.Column("version", sa.Integer(), nullable=False),
         sa.Column("parent_id", sa.Integer(), nullable=True),
         sa.Column("class_index", sa.Integer(), nullable=False),
-        sa.Column("folder", sa.Text(), nullable=False),
+        sa.Column("folder", sa.String(length=200), nullable=False),
         sa.Column("result_sha256", sa.String(length=64), nullable=False),
         sa.Column("width", sa.Integer(), nullable=False),
         sa.Column("height", sa.Integer(), nullable=False),
@@ -166,6 +166,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("source_id", "recipe_id", "kind", "version"),
     )
+    op.create_index(op.f("ix_candidates_folder"), "candidates", ["folder"], unique=False)
     op.create_index(op.f("ix_candidates_phash"), "candidates", ["phash"], unique=False)
     op.create_index("ix_candidates_recipe_class", "candidates", ["recipe_id", "class_index", "id"], unique=False)
     op.create_index("ix_candidates_recipe_drop", "candidates", ["recipe_id", "drop", "id"], unique=False)

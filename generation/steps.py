@@ -1,0 +1,293 @@
+"""What happens to one image on its way from source to candidate: decode, mask, inpaint, score, write.
+
+Each step changes a batch of :class:`Work` in place and leaves alone what has already ended. An image
+whose step raises ends as ``failed`` with the reason; the others of its batch go on.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+from sqlalchemy import select
+
+from db.models import Candidate, Recipe, SourceImage, State
+from db.workspace import Workspace
+from generation.artifacts import (
+    MaskCache,
+    candidate_folder,
+    decode_png,
+    encode_png,
+    encode_thumbnail,
+    pixels_sha256,
+    read_manifest,
+    write_folder,
+)
+from generation.backends import Backends
+from generation.decode import UnreadableImage, resize_working
+from generation.masking.postprocess import area_share, clean_mask, composite, dilate, perceptual_hash
+from generation.protocols import Box, MaskProposal, MaskRequest, Score, ScoreRequest, SecondLook
+from generation.recipe import RecipeOptions, canonical_hash
+from generation.sources import SourceChanged, open_source
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Work:
+    """A source on its way. Pixels are uint8 (``raw``, ``result`` HxWx3 RGB; masks HxW 0/255); ``state`` comes last."""
+
+    source: SourceImage
+    class_name: str
+    raw: np.ndarray | None = None
+    raw_sha256: str = ""
+    boxes: tuple[Box, ...] = ()
+    mask: np.ndarray | None = None
+    dilated: np.ndarray | None = None
+    result: np.ndarray | None = None
+    score: Score | None = None
+    key: str = ""
+    manifest: dict | None = None
+    phash: str = ""
+    notes: dict[str, str] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)
+    state: State | None = None
+    reason: str = ""
+
+    @property
+    def open(self) -> bool:
+        return self.state is None
+
+    @property
+    def request(self) -> MaskRequest:
+        return MaskRequest(self.raw, self.source.class_index, self.class_name)
+
+    def end(self, state: State, reason: str = "") -> None:
+        self.state = state
+        self.reason = reason
+
+    def forget_pixels(self) -> None:
+        """Free the arrays once they are on disk; a queue of finished work should weigh nothing."""
+        self.raw = self.mask = self.dilated = self.result = None
+
+
+def guarded(name: str, step: Callable[[list[Work]], None]) -> Callable[[list[Work]], None]:
+    """``step`` for the open items of a batch, timed, with one bad image costing one image."""
+
+    def run(batch: list[Work]) -> None:
+        items = [item for item in batch if item.open]
+        if not items:
+            return
+        start = time.perf_counter()
+        try:
+            step(items)
+        except (UnreadableImage, SourceChanged) as error:
+            if len(items) == 1:
+                items[0].end(State.FAILED, f"{name}: {error}")
+        except Exception as error:  # any backend may raise anything; the reason is kept with the image
+            if len(items) == 1:
+                log.exception("%s failed for %s", name, items[0].source.name)
+                items[0].end(State.FAILED, f"{name}: {type(error).__name__}: {error}")
+        else:
+            seconds = (time.perf_counter() - start) / len(items)
+            for item in items:
+                item.timings[name] = round(item.timings.get(name, 0.0) + seconds, 4)
+            return
+        if len(items) > 1:
+            for item in items:
+                run([item])
+
+    return run
+
+
+class Steps:
+    """The steps under one recipe, sharing the loaded backends and the workspace's caches."""
+
+    def __init__(self, workspace: Workspace, options: RecipeOptions, backends: Backends) -> None:
+        self._workspace = workspace
+        self._options = options
+        self._backends = backends
+        self._fingerprints = backends.fingerprints()
+        self._mask_cache = MaskCache(workspace.root)
+
+    def decode(self, items: list[Work]) -> None:
+        for item in items:
+            item.raw = resize_working(open_source(item.source), self._options.resolution)
+            item.raw_sha256 = pixels_sha256(item.raw)
+
+    def mask(self, items: list[Work]) -> None:
+        """Propose (or find in the cache), clean, judge the size, dilate, and name the candidate."""
+        keys = [self._mask_key(item) for item in items]
+        proposals = [self._mask_cache.load(key) for key in keys]
+        missing = [i for i, proposal in enumerate(proposals) if proposal is None]
+        if missing:
+            made = self._backends.masker.propose([items[i].request for i in missing])
+            for i, proposal in zip(missing, made, strict=True):
+                self._mask_cache.store(keys[i], proposal)
+                proposals[i] = proposal
+        for item, proposal in zip(items, proposals, strict=True):
+            self._accept_proposal(item, proposal)
+
+    def _accept_proposal(self, item: Work, proposal: MaskProposal) -> None:
+        options = self._options
+        item.boxes = proposal.boxes
+        if not proposal.mask.any():
+            item.mask = proposal.mask
+            item.end(State.NO_DETECTION, "The masker found no object of the class.")
+            return
+        item.mask = clean_mask(
+            proposal.mask,
+            min_component=options.min_component,
+            keep_components=options.max_components,
+            fill_holes=options.max_hole,
+        )
+        area = area_share(item.mask)
+        item.dilated = dilate(item.mask, options.dilation, options.dilation_shape)
+        dilated_area = area_share(item.dilated)
+        if area < options.min_area:
+            item.end(State.MASK_TOO_SMALL, f"The mask covers {area:.2%}, less than {options.min_area:.2%}.")
+        elif area > options.max_area:
+            item.end(State.MASK_TOO_LARGE, f"The mask covers {area:.2%}, more than {options.max_area:.2%}.")
+        elif dilated_area > options.max_dilated_area:
+            limit = f"{options.max_dilated_area:.2%}"
+            item.end(State.MASK_TOO_LARGE, f"The dilated mask covers {dilated_area:.2%}, more than {limit}.")
+        else:
+            item.key = self._candidate_key(item)
+
+    def inpaint(self, items: list[Work]) -> None:
+        """Fill the dilated masks, look a second time where the recipe asks for it; reuse what is on disk."""
+        todo = [item for item in items if not self._found_on_disk(item)]
+        if not todo:
+            return
+        filled = self._backends.inpainter.inpaint([i.raw for i in todo], [i.dilated for i in todo])
+        for item, answer in zip(todo, filled, strict=True):
+            item.result = composite(item.raw, answer.image, item.dilated)
+            item.notes |= answer.notes
+            if self._options.second_look and isinstance(self._backends.masker, SecondLook):
+                self._look_again(item, self._backends.masker)
+
+    def _look_again(self, item: Work, masker: SecondLook) -> None:
+        larger = masker.second_look(item.request, item.mask, item.result)
+        if larger is None:
+            return
+        dilated = dilate(larger, self._options.dilation, self._options.dilation_shape)
+        if area_share(dilated) >= self._options.max_dilated_area:
+            item.notes["second_look"] = "too large"
+            return
+        answer = self._backends.inpainter.inpaint([item.raw], [dilated])[0]
+        second = composite(item.raw, answer.image, dilated)
+        if masker.second_look_helped(item.request, item.result, second):
+            item.mask, item.dilated, item.result = larger, dilated, second
+            item.notes |= {**answer.notes, "second_look": "kept"}
+        else:
+            item.notes["second_look"] = "did not help"
+
+    def score(self, items: list[Work]) -> None:
+        """Score source against candidate; a folder already scored by the same scorer keeps its score."""
+        fresh = []
+        for item in items:
+            item.phash = perceptual_hash(item.result)
+            item.score = self._known_score(item) if item.manifest is not None else None
+            if item.score is None:
+                fresh.append(item)
+        if fresh:
+            requests = [ScoreRequest(i.raw, i.result, i.source.class_index) for i in fresh]
+            for item, score in zip(fresh, self._backends.scorer.score(requests), strict=True):
+                item.score = score
+
+    def write(self, items: list[Work]) -> None:
+        for item in items:
+            if item.manifest is None:
+                files = {
+                    "raw.png": encode_png(item.raw),
+                    "mask.png": encode_png(item.mask),
+                    "dilated.png": encode_png(item.dilated),
+                    "result.png": encode_png(item.result),
+                    "thumbnail.jpg": encode_thumbnail(item.result),
+                }
+                folder = self._workspace.path(candidate_folder(item.key))
+                item.manifest = write_folder(folder, files, self._facts(item))
+            item.end(State.CANDIDATE)
+
+    def candidate_row(self, item: Work, recipe_id: int) -> Candidate:
+        """The database row of a written candidate. Call before :meth:`Work.forget_pixels`."""
+        height, width = item.raw.shape[:2]
+        return Candidate(
+            source_id=item.source.id,
+            recipe_id=recipe_id,
+            kind="background",
+            class_index=item.source.class_index,
+            folder=candidate_folder(item.key),
+            result_sha256=item.manifest["files"]["result.png"],
+            width=width,
+            height=height,
+            logit_source=item.score.logit_source,
+            logit_candidate=item.score.logit_candidate,
+            drop=item.score.drop,
+            residual=item.score.residual,
+            rank=item.score.rank,
+            probability=item.score.probability,
+            area=area_share(item.mask),
+            dilated_area=area_share(item.dilated),
+            phash=item.phash,
+            boxes=[asdict(box) for box in item.boxes],
+            timings=item.timings,
+            notes=item.notes,
+        )
+
+    def _facts(self, item: Work) -> dict:
+        return {
+            "source": item.source.name,
+            "source_sha256": item.source.sha256,
+            "class_index": item.source.class_index,
+            "boxes": [asdict(box) for box in item.boxes],
+            "notes": item.notes,
+            "inpainter": self._fingerprints["inpainter"],
+        }
+
+    def _mask_key(self, item: Work) -> str:
+        request = {"raw": item.raw_sha256, "class_index": item.source.class_index, "class_name": item.class_name}
+        return canonical_hash({"masker": self._fingerprints["masker"], **request})
+
+    def _candidate_key(self, item: Work) -> str:
+        parts = {
+            "source_sha256": item.source.sha256,
+            "class_index": item.source.class_index,
+            "raw": item.raw_sha256,
+            "mask": pixels_sha256(item.mask),
+            "dilated": pixels_sha256(item.dilated),
+            "inpainter": self._fingerprints["inpainter"],
+        }
+        if self._options.second_look and isinstance(self._backends.masker, SecondLook):
+            second = [self._options.dilation, self._options.dilation_shape, self._options.max_dilated_area]
+            parts["second_look"] = [self._fingerprints["masker"], *second]
+        return canonical_hash(parts)
+
+    def _found_on_disk(self, item: Work) -> bool:
+        folder = self._workspace.path(candidate_folder(item.key))
+        manifest = read_manifest(folder)
+        if manifest is None:
+            return False
+        item.manifest = manifest
+        item.notes |= manifest["notes"]
+        item.mask = decode_png((folder / "mask.png").read_bytes())
+        item.dilated = decode_png((folder / "dilated.png").read_bytes())
+        item.result = decode_png((folder / "result.png").read_bytes())
+        return True
+
+    def _known_score(self, item: Work) -> Score | None:
+        made = select(Candidate, Recipe).join(Recipe).where(Candidate.folder == candidate_folder(item.key))
+        with self._workspace.read() as session:
+            for candidate, recipe in session.execute(made):
+                if recipe.config["backends"]["scorer"] == self._fingerprints["scorer"]:
+                    return Score(
+                        candidate.logit_source,
+                        candidate.logit_candidate,
+                        candidate.residual,
+                        candidate.rank,
+                        candidate.probability,
+                    )
+        return None
