@@ -155,7 +155,7 @@ def work(workspace: Workspace, *, until_idle: bool = False) -> int:
 
     The job in hand stops at its next step and goes back to the queue; models stay loaded between jobs.
     """
-    _limit_threads()
+    limit_threads()
     name = worker_name()
     parent = os.getppid()
     stopping = threading.Event()
@@ -189,7 +189,7 @@ def work(workspace: Workspace, *, until_idle: bool = False) -> int:
     return ran
 
 
-def _limit_threads() -> None:
+def limit_threads() -> None:
     """One math thread on small machines: measured, two competing ones run 5 to 20 times slower there."""
     if (os.cpu_count() or 1) <= 4:
         for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):

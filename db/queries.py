@@ -66,3 +66,19 @@ def ensure_user(session: Session, name: str = LOCAL_USER) -> User:
         session.add(user)
         session.flush()
     return user
+
+
+def outcome_rows(session: Session) -> list[tuple[SourceImage, str, Outcome, Candidate | None]]:
+    """Source, class name, outcome and candidate under the active recipe, in the order of the sources."""
+    recipe = active_recipe(session)
+    if recipe is None:
+        return []
+    query = (
+        select(SourceImage, ImageClass.name, Outcome, Candidate)
+        .join(Outcome, Outcome.source_id == SourceImage.id)
+        .join(ImageClass, ImageClass.class_index == SourceImage.class_index)
+        .outerjoin(Candidate, Candidate.id == Outcome.candidate_id)
+        .where(Outcome.recipe_id == recipe.id)
+        .order_by(SourceImage.id)
+    )
+    return [tuple(row) for row in session.execute(query)]

@@ -1,0 +1,86 @@
+"""Running a job in the terminal it was asked for: the same handlers as the worker's, a bar, Ctrl-C."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+
+from app.worker import JobProgress, is_gone, limit_threads, run_job, worker_name
+from db import jobs
+from db.models import Job, JobState
+from db.workspace import Workspace
+
+console = Console(highlight=False)
+
+
+class JobFailed(RuntimeError):
+    """The job ended without its result; the message is its error."""
+
+
+class _Bar:
+    """A :class:`db.progress.Progress` on a rich progress bar."""
+
+    def __init__(self, bar: RichProgress, title: str) -> None:
+        self._bar = bar
+        self._task = bar.add_task(title, total=None, message="")
+
+    def update(self, done: int, total: int | None, message: str = "") -> None:
+        self._bar.update(self._task, completed=done, total=total, message=message)
+
+    def log(self, line: str) -> None:
+        self._bar.console.print(line, markup=False)
+
+
+def _find_or_enqueue(workspace: Workspace, kind: str, params: dict) -> int:
+    """A dead run of the same job is taken up again; a live one is named instead of being raced."""
+    with workspace.write() as session:
+        active = jobs.active_job(session, kind)
+        if active is not None and active.state == JobState.RUNNING and not is_gone(active.worker):
+            raise JobFailed(
+                f"Job {active.id} ({kind}) is running already, by {active.worker}. "
+                "Watch it with `launch.py status`, or cancel it on the Overview page."
+            )
+        if active is not None and active.params == params:
+            return active.id
+        return jobs.enqueue(session, kind, params, created_by="terminal").id
+
+
+def run_in_terminal(workspace: Workspace, kind: str, params: dict, title: str) -> dict:
+    """Do the job here and now, with a progress bar, and return its result.
+
+    Ctrl-C stops it (KeyboardInterrupt goes on up); what is done is kept, and the same call goes on from
+    there. Raises :class:`JobFailed` with the job's error.
+    """
+    limit_threads()
+    worker = worker_name()
+    job_id = _find_or_enqueue(workspace, kind, params)
+    with workspace.write() as session:
+        job = jobs.claim(session, worker, job_id=job_id, is_gone=is_gone)
+    if job is None:
+        raise JobFailed(f"Job {job_id} ({kind}) was taken by another worker; see `launch.py status`.")
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[message]}"),
+    )
+    with RichProgress(*columns, console=console) as bar:
+        progress = JobProgress(workspace, job.id, worker, mirror=_Bar(bar, title))
+        state = run_job(workspace, job, worker, progress)
+    with workspace.read() as session:
+        ended = session.get(Job, job.id)
+    if state is not JobState.DONE:
+        raise JobFailed(ended.error or f"Job {job.id} ({kind}) ended as {state.value}.")
+    return ended.result
+
+
+def plain_table(*headers: str, title: str | None = None) -> Table:
+    """A borderless table; columns whose header ends in a space are numbers, set right."""
+    table = Table(title=title, box=None, pad_edge=False, title_justify="left", header_style="bold")
+    for header in headers:
+        table.add_column(header.rstrip(), justify="right" if header.endswith(" ") else "left", no_wrap=True)
+    return table
