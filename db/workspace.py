@@ -33,10 +33,9 @@ class Workspace:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session for queries. Nothing done in it is kept."""
+        """A session for queries. Nothing done in it is kept; loaded rows stay readable after it."""
         with self._session("DEFERRED") as session:
             yield session
-            session.rollback()
 
     @contextmanager
     def write(self) -> Iterator[Session]:

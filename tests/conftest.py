@@ -1,0 +1,49 @@
+"""Fixtures that many test files share, and the switch for the slow tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+# Before anything imports a math library or gradio: one thread on a small machine, no telemetry.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from db.workspace import Workspace, open_workspace
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--run-slow", action="store_true", help="run the tests marked slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--run-slow"):
+        return
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="slow; run with --run-slow"))
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
+    opened = open_workspace(tmp_path / "workspace")
+    yield opened
+    opened.close()
+
+
+def write_photos(root: Path, count: int, *, classes: tuple[str, ...] = ("n01440764", "n01443537")) -> Path:
+    """An ImageFolder of ``count`` distinct noisy JPEGs, 96x80 pixels, spread over the wnids."""
+    for number in range(count):
+        folder = root / classes[number % len(classes)]
+        folder.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(number).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+        Image.fromarray(noise).resize((96, 80), Image.Resampling.BICUBIC).save(folder / f"photo_{number:04d}.jpg")
+    return root
