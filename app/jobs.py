@@ -10,9 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from db.progress import Progress
 from db.workspace import Workspace
+
+if TYPE_CHECKING:
+    from generation.backends import Backends
+    from generation.recipe import RecipeOptions
 
 Handler = Callable[[Workspace, dict, Progress], dict]
 
@@ -42,9 +47,11 @@ def _backend_cache():
     return BackendCache()
 
 
-def _load(options, progress: Progress):
+def _load(workspace: Workspace, options: RecipeOptions, progress: Progress) -> Backends:
+    from generation.artifacts import MODEL_CACHE
+
     progress.update(0, None, "Loading the models")
-    return _backend_cache().get(options)
+    return _backend_cache().get(options, workspace.root / MODEL_CACHE)
 
 
 def _generate(workspace: Workspace, params: dict, progress: Progress) -> dict:
@@ -58,7 +65,7 @@ def _generate(workspace: Workspace, params: dict, progress: Progress) -> dict:
         classes=None if classes is None else tuple(classes),
         redo_failed=bool(params.get("redo_failed", False)),
     )
-    result = generate(workspace, options, selection, progress=progress, backends=_load(options, progress))
+    result = generate(workspace, options, selection, progress=progress, backends=_load(workspace, options, progress))
     return {
         "recipe": result.recipe_hash,
         "states": result.states,
@@ -72,7 +79,7 @@ def _preview(workspace: Workspace, params: dict, progress: Progress) -> dict:
     from generation.recipe import RecipeOptions
 
     options = RecipeOptions.from_dict(params["options"])
-    return preview(workspace, options, int(params["source_id"]), _load(options, progress))
+    return preview(workspace, options, int(params["source_id"]), _load(workspace, options, progress))
 
 
 def _export(workspace: Workspace, params: dict, progress: Progress) -> dict:

@@ -28,6 +28,7 @@ from generation.protocols import Box, MaskProposal
 CANDIDATES = "candidates"
 PREVIEWS = "previews"
 MASK_CACHE = "cache/masks"
+MODEL_CACHE = "cache/models"
 MANIFEST = "candidate.json"
 THUMBNAIL_SIZE = 160
 STALE_AFTER_SECONDS = 3600

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from generation.protocols import Inpainter, Masker, Scorer
 from generation.recipe import RecipeOptions, canonical_hash, recipe_config
-from generation.registry import find_backend
+from generation.registry import REGISTRIES, find_backend
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,17 @@ class Backends:
         return canonical_hash(config), config
 
 
-def load_backends(options: RecipeOptions) -> Backends:
-    """Load what ``options`` names. Takes seconds; keep the result for the next run."""
+def load_backends(options: RecipeOptions, cache_dir: Path | None = None) -> Backends:
+    """Load what ``options`` names. Takes seconds; keep the result for the next run.
+
+    ``cache_dir`` is where backends may keep what is slow to compute, such as the classes' text features.
+    """
+    entries = {stage: find_backend(stage, getattr(options, stage)) for stage in REGISTRIES}
     return Backends(
-        masker=find_backend("masker", options.masker).load(),
-        inpainter=find_backend("inpainter", options.inpainter).load(),
-        scorer=find_backend("scorer", options.scorer).load(),
+        **{
+            stage: entry.load(**({"cache_dir": cache_dir} if entry.keeps_cache and cache_dir else {}))
+            for stage, entry in entries.items()
+        }
     )
 
 
@@ -43,9 +49,9 @@ class BackendCache:
         self._names: tuple[str, str, str] | None = None
         self._backends: Backends | None = None
 
-    def get(self, options: RecipeOptions) -> Backends:
+    def get(self, options: RecipeOptions, cache_dir: Path | None = None) -> Backends:
         names = (options.masker, options.inpainter, options.scorer)
         if self._backends is None or names != self._names:
             self._backends = None
-            self._backends, self._names = load_backends(options), names
+            self._backends, self._names = load_backends(options, cache_dir), names
         return self._backends

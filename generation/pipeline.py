@@ -17,7 +17,7 @@ from db.models import Candidate, Kind, Outcome, Recipe, SourceImage, State
 from db.progress import NoProgress, Progress
 from db.queries import ACTIVE_RECIPE, class_names, set_meta, state_counts
 from db.workspace import Workspace
-from generation.artifacts import remove_stale_parts
+from generation.artifacts import MODEL_CACHE, remove_stale_parts
 from generation.backends import Backends, load_backends
 from generation.recipe import RecipeOptions
 from generation.steps import Steps, Work, guarded
@@ -81,7 +81,7 @@ def generate(
     selection = selection or Selection()
     if backends is None:
         progress.update(0, None, "Loading the models")
-        backends = load_backends(options)
+        backends = load_backends(options, workspace.root / MODEL_CACHE)
     recipe = ensure_recipe(workspace, options, backends)
     remove_stale_parts(workspace.root)
     if selection.redo_failed:

@@ -21,12 +21,14 @@ class BackendEntry:
     """Where a backend lives, and what the page says of it.
 
     ``grade`` is "paper" for the published pipeline's own models and "embedded" for the stand-ins that
-    run anywhere; "test" entries are hidden from the page.
+    run anywhere; "test" entries are hidden from the page. ``keeps_cache`` says that its constructor takes
+    ``cache_dir``, a folder where it may keep what is slow to compute; the output does not depend on it.
     """
 
     target: str
     label: str
     grade: Literal["paper", "embedded", "test"]
+    keeps_cache: bool = False
 
     def load(self, **parameters: object):
         module, _, attribute = self.target.partition(":")
@@ -55,6 +57,7 @@ SCORERS: dict[str, BackendEntry] = {
         "generation.scoring.embedded_dual:EmbeddedDualScorer",
         "Embedded: EfficientNet-Lite0 image tower, MiniLM text tower (CPU)",
         "embedded",
+        keeps_cache=True,
     ),
     "noop": BackendEntry("generation.scoring.noop:PixelScorer", "Share of changed pixels (benchmarks)", "test"),
 }

@@ -179,9 +179,12 @@ class Steps:
             return
         answer = self._backends.inpainter.inpaint([item.raw], [dilated])[0]
         second = composite(item.raw, answer.image, dilated)
-        if masker.second_look_helped(item.request, item.result, second):
+        # A fallback's smears lower the class's evidence too, without the picture being better for it.
+        if "fallback" in answer.notes:
+            item.notes["second_look"] = "refused: the inpainter fell back"
+        elif masker.second_look_helped(item.request, item.result, second):
             item.mask, item.dilated, item.result = larger, dilated, second
-            item.notes |= {**answer.notes, "second_look": "kept"}
+            item.notes = {**answer.notes, "second_look": "kept"}
         else:
             item.notes["second_look"] = "did not help"
 
