@@ -1,4 +1,4 @@
-"""The workspace's tables as SQLAlchemy typed mappings. DESIGN's words, one class a table.
+"""The workspace's tables as SQLAlchemy typed mappings, one class a table. docs/architecture.md has the words.
 
 Decisions, decision-like logs and frozen builds are append-only: the first migration adds triggers
 that refuse their UPDATE and DELETE, so not even a bug can rewrite a verdict.

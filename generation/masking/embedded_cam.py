@@ -2,7 +2,7 @@
 
 An activation map (several scales, averaged) is spread along similar pixels (affinity propagation: deep
 features, colour and place on a coarse grid) and then cut out with GrabCut at 224x224. No text, no boxes
-from a detector: it knows the 1000 ImageNet classes and nothing else. Measured in PROBES.md, section 3.
+from a detector: it knows the 1000 ImageNet classes and nothing else. Measured: docs/embedded.md.
 """
 
 from __future__ import annotations

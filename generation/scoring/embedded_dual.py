@@ -1,7 +1,7 @@
 """The embedded scorer: the published drop on the embedded dual encoder, the residual on its classifier.
 
 Masker and scorer share the image network here, so the scores are partly circular; every record says
-``"grade": "embedded"``. Measured in PROBES.md, section 3: full removals drop by about 7, and the residual
+``"grade": "embedded"``. Measured (docs/embedded.md): full removals drop by about 7, and the residual
 goes best with what the eye says.
 """
 

@@ -10,7 +10,7 @@ classifier's weight rows ``W`` ties them::
 
 It is *not* open-vocabulary: text far from the class list lands near the mean class. Logits are
 ``logit_scale * cosine`` with a scale of 34. Everything is differentiable from the token embeddings on,
-so learned context vectors can be trained through it. Measured in PROBES.md, section 3.
+so learned context vectors can be trained through it. Measured: docs/embedded.md.
 """
 
 from __future__ import annotations
