@@ -220,7 +220,8 @@ def status(workspace: WorkspaceOption = None) -> None:
     if not recent:
         console.print("No jobs yet.")
         return
-    table = plain_table("job ", "kind", "state", "done ", "of ", "message", "error", title="\nLast jobs")
+    console.print("\n[bold]Last jobs")
+    table = plain_table("job ", "kind", "state", "done ", "of ", "message", "error")
     for job in recent:
         done, total = str(job.done), "" if job.total is None else str(job.total)
         table.add_row(str(job.id), job.kind, job.state.value, done, total, job.message, job.error)
@@ -343,8 +344,8 @@ def _print_states(workspace: Workspace) -> None:
     with workspace.read() as session:
         recipe = active_recipe(session)
         counts, total = state_counts(session, recipe), source_count(session)
-    title = "\nSources" if recipe is None else f"\nSources under recipe {recipe.hash[:12]}"
-    table = plain_table("state", "sources ", title=title)
+    console.print("\n[bold]Sources" if recipe is None else f"\n[bold]Sources under recipe {recipe.hash[:12]}")
+    table = plain_table("state", "sources ")
     for state, count in counts.items():
         table.add_row(state.value, str(count))
     table.add_row("[bold]together", f"[bold]{total}")

@@ -78,9 +78,9 @@ def run_in_terminal(workspace: Workspace, kind: str, params: dict, title: str) -
     return ended.result
 
 
-def plain_table(*headers: str, title: str | None = None) -> Table:
+def plain_table(*headers: str) -> Table:
     """A borderless table; columns whose header ends in a space are numbers, set right."""
-    table = Table(title=title, box=None, pad_edge=False, title_justify="left", header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold")
     for header in headers:
         table.add_column(header.rstrip(), justify="right" if header.endswith(" ") else "left", no_wrap=True)
     return table

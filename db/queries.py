@@ -45,7 +45,7 @@ def state_counts(session: Session, recipe: Recipe | None, split: Split | None = 
         query = select(Outcome.state, func.count()).where(Outcome.recipe_id == recipe.id).group_by(Outcome.state)
         if split is not None:
             query = query.join(SourceImage, SourceImage.id == Outcome.source_id).where(SourceImage.split == split)
-        counts |= dict(session.execute(query).tuples())
+        counts.update((state, count) for state, count in session.execute(query))
     counts[State.PENDING] = source_count(session, split) - sum(counts.values())
     return counts
 

@@ -260,8 +260,8 @@ def test_nothing_but_failures_stops_the_run(photos, monkeypatch):
 
 def test_limit_and_classes_choose_the_sources(photos):
     assert generate(photos, NOOP, Selection(limit=3)).made == 3
-    assert generate(photos, NOOP, Selection(classes=(1,))).made == 5
-    assert generate(photos, NOOP).made == 4
+    assert generate(photos, NOOP, Selection(classes=(1,))).made == 6
+    assert generate(photos, NOOP).made == 3
 
 
 class _CancelAfter:
