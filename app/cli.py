@@ -123,9 +123,9 @@ def import_(
         f"{len(skipped)} skipped."
     )
     if skipped:
-        table = plain_table("skipped", "why", "")
-        for path, code, message in skipped[:50]:
-            table.add_row(path, code, message)
+        table = plain_table("skipped", "why", "details")
+        for item in skipped[:50]:
+            table.add_row(item["path"], item["code"].replace("_", " "), item["message"])
         console.print(table)
         if len(skipped) > 50:
             console.print(f"... and {len(skipped) - 50} more.")
@@ -325,14 +325,12 @@ def export(
 def doctor(workspace: WorkspaceOption = None) -> None:
     """What this machine has of what the tool needs. Exit code 1 when something necessary is missing."""
     from app.doctor import examine
-    from app.terminal import console, plain_table
+    from app.terminal import console
 
     findings = examine(_folder(workspace))
-    marks = {True: "[green]ok[/]", False: "[red]no[/]", None: ""}
-    table = plain_table("", "", "")
+    marks = {True: "[green]ok[/]", False: "[red]no[/]", None: "[dim]--[/]"}
     for finding in findings:
-        table.add_row(finding.topic, finding.value, marks[finding.ok])
-    console.print(table)
+        console.print(f"{marks[finding.ok]}  [bold]{finding.topic}[/]  {finding.value}", soft_wrap=True)
     if any(finding.ok is False for finding in findings):
         raise typer.Exit(1)
 
@@ -371,9 +369,6 @@ def main() -> None:
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     try:
         app()
-    except KeyboardInterrupt:
-        print("\nStopped. What was finished is kept; the same command goes on from there.", file=sys.stderr)
-        sys.exit(130)
     except (ValueError, LookupError, OSError, RuntimeError) as error:
         if os.environ.get("IMAGENET_BG_TRACEBACK"):
             raise

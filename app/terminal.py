@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
@@ -11,6 +12,8 @@ from app.worker import JobProgress, is_gone, limit_threads, run_job, worker_name
 from db import jobs
 from db.models import Job, JobState
 from db.workspace import Workspace
+
+INTERRUPTED = 130  # as a shell reports a program that SIGINT ended
 
 console = Console(highlight=False)
 
@@ -50,7 +53,7 @@ def _find_or_enqueue(workspace: Workspace, kind: str, params: dict) -> int:
 def run_in_terminal(workspace: Workspace, kind: str, params: dict, title: str) -> dict:
     """Do the job here and now, with a progress bar, and return its result.
 
-    Ctrl-C stops it (KeyboardInterrupt goes on up); what is done is kept, and the same call goes on from
+    Ctrl-C ends the command with exit code 130; what is done is kept, and the same command goes on from
     there. Raises :class:`JobFailed` with the job's error.
     """
     limit_threads()
@@ -68,9 +71,13 @@ def run_in_terminal(workspace: Workspace, kind: str, params: dict, title: str) -
         TimeRemainingColumn(),
         TextColumn("[dim]{task.fields[message]}"),
     )
-    with RichProgress(*columns, console=console) as bar:
-        progress = JobProgress(workspace, job.id, worker, mirror=_Bar(bar, title))
-        state = run_job(workspace, job, worker, progress)
+    try:
+        with RichProgress(*columns, console=console) as bar:
+            progress = JobProgress(workspace, job.id, worker, mirror=_Bar(bar, title))
+            state = run_job(workspace, job, worker, progress)
+    except KeyboardInterrupt:
+        console.print("Stopped. What was finished is kept; the same command goes on from there.")
+        raise typer.Exit(INTERRUPTED) from None
     with workspace.read() as session:
         ended = session.get(Job, job.id)
     if state is not JobState.DONE:

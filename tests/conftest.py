@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,3 +49,14 @@ def write_photos(root: Path, count: int, *, classes: tuple[str, ...] = ("n014407
         noise = np.random.default_rng(number).integers(0, 256, (20, 24, 3), dtype=np.uint8)
         Image.fromarray(noise).resize((96, 80), Image.Resampling.BICUBIC).save(folder / f"photo_{number:04d}.jpg")
     return root
+
+
+@pytest.fixture(scope="session")
+def demo_workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo made once by its own command, with the real embedded backends. Copy it before changing it."""
+    folder = tmp_path_factory.mktemp("demo") / "workspace"
+    command = [sys.executable, "launch.py", "demo", "--no-serve", "--workspace", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder.parent / "output.txt").write_text(done.stdout)
+    return folder
