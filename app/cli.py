@@ -261,7 +261,7 @@ def build(
     from dataclasses import replace
 
     from app.terminal import console, plain_table
-    from exports.builds import freeze, list_builds
+    from exports.builds import build_label, freeze, list_builds
     from exports.rules import PRESETS, Rule
 
     opened = _open(workspace)
@@ -269,8 +269,8 @@ def build(
         table = plain_table("build", "images ", "content hash", "frozen")
         with opened.read() as session:
             for frozen in list_builds(session):
-                label, when = f"{frozen.name}-{frozen.number}", f"{frozen.created_at:%Y-%m-%d %H:%M} UTC"
-                table.add_row(label, str(frozen.item_count), frozen.content_hash[:16], when)
+                when = f"{frozen.created_at:%Y-%m-%d %H:%M} UTC"
+                table.add_row(build_label(frozen), str(frozen.item_count), frozen.content_hash[:16], when)
         console.print(table)
         return
     preset = preset or (name if name in PRESETS else "bg")
@@ -286,11 +286,10 @@ def build(
     }
     given = {key: value for key, value in values.items() if value is not None}
     rule = replace(Rule() if preset == "custom" else PRESETS[preset], **given)
-    frozen, is_new = freeze(opened, name, rule, created_by="terminal")
-    label = f"{frozen.name}-{frozen.number}"
-    console.print(f"{label}: {frozen.item_count} images, {rule.describe()}")
-    console.print(f"Content hash {frozen.content_hash}")
-    if not is_new:
+    frozen = freeze(opened, name, rule, created_by="terminal")
+    console.print(f"{build_label(frozen.build)}: {frozen.build.item_count} images. {rule.describe()}", soft_wrap=True)
+    console.print(f"Content hash {frozen.build.content_hash}")
+    if not frozen.is_new:
         console.print("Nothing changed since it was frozen, so there is no new number.")
 
 
@@ -306,15 +305,17 @@ def export(
     A preset (bg, bg_s) that was never frozen is frozen first.
     """
     from app.terminal import console, run_in_terminal
-    from exports.builds import freeze, list_builds
+    from exports.builds import build_label, freeze, list_builds
     from exports.rules import PRESETS
 
     opened = _open(workspace)
     with opened.read() as session:
         names = {frozen.name for frozen in list_builds(session)}
     if build in PRESETS and build not in names:
-        frozen, _ = freeze(opened, build, PRESETS[build], created_by="terminal")
-        console.print(f"Frozen {frozen.name}-{frozen.number}: {frozen.item_count} images, {PRESETS[build].describe()}")
+        frozen = freeze(opened, build, PRESETS[build], created_by="terminal").build
+        console.print(
+            f"Frozen {build_label(frozen)}: {frozen.item_count} images. {PRESETS[build].describe()}", soft_wrap=True
+        )
     params = {"build": build, "format": format, "out": str(out.expanduser().resolve())}
     result = run_in_terminal(opened, "export", params, "Export")
     console.print(f"{result['path']}: {result['images']} images, {result['bytes'] / 1e6:.1f} MB", soft_wrap=True)
