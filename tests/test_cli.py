@@ -75,7 +75,7 @@ def test_export_freezes_the_preset_and_torchvision_reads_it(demo, tmp_path):
     from torchvision.datasets import ImageFolder
 
     output = run("export", "--workspace", str(demo), "--build", "bg", "--out", str(tmp_path / "out"))
-    assert "bg-1" in output
+    assert "bg-v1" in output
     archive = next((tmp_path / "out").glob("*.zip"))
     first = hashlib.sha256(archive.read_bytes()).hexdigest()
     assert first in output
@@ -95,14 +95,14 @@ def test_export_freezes_the_preset_and_torchvision_reads_it(demo, tmp_path):
 
 def test_build_numbers_and_lists(demo):
     first = run("build", "--workspace", str(demo))
-    assert "bg-1: " in first
+    assert "bg-v1: " in first
     assert "no new number" in run("build", "--workspace", str(demo))
     small = run("build", "--workspace", str(demo), "--name", "bg_s")
-    assert "bg_s-1: " in small
+    assert "bg_s-v1: " in small
     own = run("build", "-w", str(demo), "--name", "mine", "--preset", "custom", "--drop-at-least", "9")
-    assert int(re.search(r"mine-1: (\d+) images", own)[1]) < int(re.search(r"bg_s-1: (\d+) images", small)[1])
+    assert int(re.search(r"mine-v1: (\d+) images", own)[1]) < int(re.search(r"bg_s-v1: (\d+) images", small)[1])
     listed = run("build", "--workspace", str(demo), "--list")
-    assert all(label in listed for label in ("bg-1", "bg_s-1", "mine-1"))
+    assert all(label in listed for label in ("bg-v1", "bg_s-v1", "mine-v1"))
 
 
 def test_status_adds_up(demo):

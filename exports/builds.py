@@ -1,0 +1,408 @@
+"""Builds: see what a rule would take in, freeze it under a name and number, find it again, compare two.
+
+A frozen build never changes: the database refuses to update or delete its rows, and everything an
+archive says of it (counts, verdicts, reasons) is taken from what was recorded at the freeze.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import random
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+from sqlalchemy import Select, func, insert, select
+from sqlalchemy.orm import Session
+
+from db.models import (
+    Build,
+    BuildItem,
+    Candidate,
+    CurrentVerdict,
+    Decision,
+    ImageClass,
+    Recipe,
+    SourceImage,
+    State,
+    Verdict,
+)
+from db.queries import CLASS_LIST_SHA256, active_recipe, get_meta, state_counts
+from db.workspace import Workspace
+from exports.rules import Cause, Rule, has_verdict, is_superseded
+
+SUMMARY_FORMAT = 1
+MAX_BINS = 60
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_REFERENCE = re.compile(r"([a-z][a-z0-9_]{0,39})(?:-v?([1-9][0-9]{0,8}))?")
+_INSERT_ROWS = 2_000
+
+
+class BuildError(RuntimeError):
+    """A build cannot be made or found; the message says what to do."""
+
+
+class EmptyBuild(BuildError):
+    """The rule takes in no candidate."""
+
+
+class UnknownBuild(BuildError):
+    """No build has that name or number; the message names those there are."""
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts of the drop. Bin ``i`` is ``[edges[i], edges[i + 1])``, the last one closed on both sides.
+
+    ``edges`` are multiples of one round width, so that a round threshold falls on an edge; ``all`` counts
+    every candidate that is not superseded, ``members`` those the rule takes in. All empty without candidates.
+    """
+
+    edges: tuple[float, ...]
+    all: tuple[int, ...]
+    members: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """Members a class, over all ``classes`` of the class list; ``empty`` are the indices of those without one."""
+
+    classes: int
+    smallest: int
+    median: float
+    largest: int
+    empty: tuple[int, ...]
+    counts: dict[int, int]
+
+
+@dataclass(frozen=True)
+class BuildPreview:
+    """What freezing would give now. ``members`` and the ``excluded`` counts add up to ``candidates``.
+
+    ``excluded`` counts each candidate once, under the first :class:`~exports.rules.Cause` that applies.
+    ``sample`` are candidate ids of members drawn with the seed, in order of id.
+    """
+
+    candidates: int
+    members: int
+    excluded: dict[Cause, int]
+    classes: ClassCounts
+    histogram: Histogram
+    sample: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A freeze's result: ``is_new`` is False when the newest build of that name already was the same."""
+
+    build: Build
+    is_new: bool
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Source names that entered, left, or stayed with another image, from build a to b; each list is sorted."""
+
+    entered: tuple[str, ...]
+    left: tuple[str, ...]
+    changed: tuple[str, ...]
+    unchanged: int
+
+
+def build_label(build: Build) -> str:
+    """How a build is called in file names and on the page: ``bg-v1``."""
+    return f"{build.name}-v{build.number}"
+
+
+def preview(session: Session, recipe: Recipe, rule: Rule, *, sample_size: int = 24, seed: int = 0) -> BuildPreview:
+    """What ``rule`` takes in among the recipe's candidates now; nothing is written."""
+    query = (
+        select(Candidate.id, Candidate.class_index, Candidate.drop, rule.cause())
+        .join(SourceImage, SourceImage.id == Candidate.source_id)
+        .where(rule.population(recipe.id))
+        .order_by(Candidate.id)
+    )
+    excluded = dict.fromkeys(Cause, 0)
+    member_ids: list[int] = []
+    per_class: Counter[int] = Counter()
+    drops: dict[bool, list[float]] = {True: [], False: []}
+    for candidate_id, class_index, drop, cause in session.execute(query):
+        if cause is None:
+            member_ids.append(candidate_id)
+            per_class[class_index] += 1
+        else:
+            excluded[Cause(cause)] += 1
+        if cause != Cause.SUPERSEDED and math.isfinite(drop):
+            drops[cause is None].append(drop)
+    sample = random.Random(seed).sample(member_ids, min(sample_size, len(member_ids)))
+    return BuildPreview(
+        candidates=len(member_ids) + sum(excluded.values()),
+        members=len(member_ids),
+        excluded=excluded,
+        classes=_class_counts(session, per_class),
+        histogram=_histogram(members=drops[True], others=drops[False]),
+        sample=tuple(sorted(sample)),
+    )
+
+
+def freeze(
+    workspace: Workspace, name: str, rule: Rule, *, recipe: Recipe | None = None, created_by: str = ""
+) -> Frozen:
+    """Write down the members of ``rule`` as the next build called ``name``, in one transaction.
+
+    ``recipe`` defaults to the active one. When the newest build of that name has the same rule, recipe and
+    content hash, it is returned instead of a copy. Raises :class:`EmptyBuild` when the rule takes in
+    nothing, and :class:`BuildError` for a bad name or when there is no recipe.
+    """
+    if not _NAME.fullmatch(name):
+        raise BuildError(
+            f"A build's name is 1 to 40 lower-case letters, digits and _, starting with a letter; {name!r} is not."
+        )
+    with workspace.write() as session:
+        recipe = recipe or active_recipe(session)
+        if recipe is None:
+            raise BuildError("There is no recipe yet: generate candidates first, then freeze a build.")
+        items = _items(session, recipe, rule)
+        if not items:
+            raise EmptyBuild(_why_empty(session, recipe, rule))
+        content_hash = hash_items(
+            (item["source_name"], item["class_index"], item["kind"], item["version"], item["result_sha256"])
+            for item in items
+        )
+        newest = session.scalar(select(Build).where(Build.name == name).order_by(Build.number.desc()).limit(1))
+        if (
+            newest is not None
+            and newest.content_hash == content_hash
+            and Rule.from_json(newest.rule) == rule
+            and newest.recipe_id == recipe.id
+        ):
+            return Frozen(newest, is_new=False)
+        build = Build(
+            name=name,
+            number=1 if newest is None else newest.number + 1,
+            rule=rule.to_json(),
+            recipe_id=recipe.id,
+            last_decision_id=session.scalar(select(func.max(Decision.id))) or 0,
+            item_count=len(items),
+            content_hash=content_hash,
+            summary=_summary(session, recipe, rule, items),
+            created_by=created_by,
+        )
+        session.add(build)
+        session.flush()
+        for start in range(0, len(items), _INSERT_ROWS):
+            session.execute(
+                insert(BuildItem),
+                [
+                    {"build_id": build.id, "position": position, **_without(item, "kind", "version")}
+                    for position, item in enumerate(items[start : start + _INSERT_ROWS], start)
+                ],
+            )
+    return Frozen(build, is_new=True)
+
+
+def hash_items(items: Iterable[tuple[str, int, str, int, str]]) -> str:
+    """sha256 over one JSON array a line: source name, class index, kind, version, the PNG's sha256.
+
+    The items must come sorted by class index, then source name. The archive's metadata.csv holds all
+    five, so that anybody can compute the hash again.
+    """
+    digest = hashlib.sha256()
+    for item in items:
+        digest.update(json.dumps(item, separators=(",", ":"), ensure_ascii=True).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def list_builds(session: Session) -> list[Build]:
+    """Every build, by name and then number."""
+    return list(session.scalars(select(Build).order_by(Build.name, Build.number)))
+
+
+def find_build(session: Session, reference: str) -> Build:
+    """The build called ``bg`` (its newest), ``bg-2`` or ``bg-v2``. Raises :class:`UnknownBuild`."""
+    match = _REFERENCE.fullmatch(reference)
+    if match is not None:
+        query = select(Build).where(Build.name == match[1]).order_by(Build.number.desc()).limit(1)
+        if match[2] is not None:
+            query = query.where(Build.number == int(match[2]))
+        build = session.scalar(query)
+        if build is not None:
+            return build
+    existing = ", ".join(build_label(build) for build in list_builds(session))
+    raise UnknownBuild(
+        f"There is no build {reference!r}. "
+        + (f"There are: {existing}." if existing else "None is frozen yet; freeze one first.")
+    )
+
+
+def compare(session: Session, a: Build, b: Build) -> Comparison:
+    """What changed from build ``a`` to build ``b``, by source name."""
+    before, after = _images(session, a), _images(session, b)
+    both = before.keys() & after.keys()
+    changed = sorted(name for name in both if before[name] != after[name])
+    return Comparison(
+        entered=tuple(sorted(after.keys() - before.keys())),
+        left=tuple(sorted(before.keys() - after.keys())),
+        changed=tuple(changed),
+        unchanged=len(both) - len(changed),
+    )
+
+
+def _images(session: Session, build: Build) -> dict[str, str]:
+    query = select(BuildItem.source_name, BuildItem.result_sha256).where(BuildItem.build_id == build.id)
+    return dict(session.execute(query).all())
+
+
+def _without(item: dict, *names: str) -> dict:
+    return {key: value for key, value in item.items() if key not in names}
+
+
+def _items(session: Session, recipe: Recipe, rule: Rule) -> list[dict]:
+    """The members as item values, sorted here: a database's own order of text depends on its locale."""
+    votes = {
+        verdict: select(func.count())
+        .where(CurrentVerdict.candidate_id == Candidate.id, CurrentVerdict.verdict == verdict)
+        .scalar_subquery()
+        for verdict in (Verdict.ACCEPT, Verdict.REJECT)
+    }
+    query = (
+        select(
+            Candidate.id.label("candidate_id"),
+            SourceImage.name.label("source_name"),
+            Candidate.class_index,
+            Candidate.kind,
+            Candidate.version,
+            Candidate.result_sha256,
+            Candidate.drop,
+            Candidate.residual,
+            Candidate.area,
+            votes[Verdict.ACCEPT].label("accepts"),
+            votes[Verdict.REJECT].label("rejects"),
+        )
+        .join(SourceImage, SourceImage.id == Candidate.source_id)
+        .where(rule.where(recipe.id))
+    )
+    items = [dict(row) for row in session.execute(query).mappings()]
+    items.sort(key=lambda item: (item["class_index"], item["source_name"]))
+    return items
+
+
+def _why_empty(session: Session, recipe: Recipe, rule: Rule) -> str:
+    seen = preview(session, recipe, rule, sample_size=0)
+    if not seen.candidates:
+        return (
+            f"There are no {rule.kind} candidates of {rule.split} sources under recipe {recipe.hash[:12]}: "
+            "generate some first, or choose another recipe."
+        )
+    causes = ", ".join(f"{count} by {cause}" for cause, count in seen.excluded.items() if count)
+    return (
+        f"The rule takes in none of {seen.candidates} candidates (left out: {causes}). "
+        "Loosen its bounds, or review more candidates."
+    )
+
+
+def _class_counts(session: Session, per_class: Counter[int]) -> ClassCounts:
+    indices = list(session.scalars(select(ImageClass.class_index).order_by(ImageClass.class_index)))
+    counts = [per_class[index] for index in indices]
+    return ClassCounts(
+        classes=len(indices),
+        smallest=min(counts, default=0),
+        median=float(median(counts)) if counts else 0.0,
+        largest=max(counts, default=0),
+        empty=tuple(index for index in indices if not per_class[index]),
+        counts={index: per_class[index] for index in indices if per_class[index]},
+    )
+
+
+def _histogram(members: list[float], others: list[float]) -> Histogram:
+    if not members and not others:
+        return Histogram((), (), ())
+    lowest, highest = min(members + others), max(members + others)
+    width = _round_width((highest - lowest) / (MAX_BINS - 2))
+    first, last = math.floor(lowest / width), math.floor(highest / width) + 1
+    edges = [index * width for index in range(first, last + 1)]
+    inside, outside = (np.histogram(values, edges)[0] for values in (members, others))
+    return Histogram(
+        edges=tuple(edges),
+        all=tuple(int(count) for count in inside + outside),
+        members=tuple(int(count) for count in inside),
+    )
+
+
+def _round_width(least: float) -> float:
+    """The smallest of 0.25, 0.5, 1, 2.5, 5, 10, 25, ... that is at least ``least``: 5 is a multiple up to 5."""
+    scale = 0.1
+    while True:
+        for step in (2.5, 5.0, 10.0):
+            if scale * step >= least:
+                return scale * step
+        scale *= 10
+
+
+def _summary(session: Session, recipe: Recipe, rule: Rule, items: list[dict]) -> dict:
+    """The counts as they stand at the freeze, as JSON; annotators only as annotator-1, annotator-2, ..."""
+    states = state_counts(session, recipe, rule.split)
+    population = (rule.population(recipe.id), ~is_superseded())
+
+    def of_population(query: Select) -> Select:
+        return query.join(SourceImage, SourceImage.id == Candidate.source_id).where(*population)
+
+    sides = (has_verdict(Verdict.REJECT).label("rejected"), has_verdict(Verdict.ACCEPT).label("accepted"))
+    tally = session.execute(
+        of_population(select(*sides, func.count()).select_from(Candidate)).group_by("rejected", "accepted")
+    )
+    verdicts = {"accepted": 0, "rejected": 0, "undecided": 0, "disagreed": 0}
+    for is_rejected, is_accepted, count in tally:
+        verdicts["rejected" if is_rejected else "accepted" if is_accepted else "undecided"] += count
+        if is_rejected and is_accepted:
+            verdicts["disagreed"] += count
+    causes = session.execute(
+        select(rule.cause().label("cause"), func.count())
+        .select_from(Candidate)
+        .join(SourceImage, SourceImage.id == Candidate.source_id)
+        .where(rule.population(recipe.id))
+        .group_by("cause")
+    )
+    reasons: Counter[str] = Counter()
+    votes: dict[int, Counter[str]] = {}
+    standing = of_population(
+        select(CurrentVerdict.user_id, CurrentVerdict.verdict, CurrentVerdict.reasons).join(
+            Candidate, Candidate.id == CurrentVerdict.candidate_id
+        )
+    )
+    for user_id, verdict, given in session.execute(standing):
+        votes.setdefault(user_id, Counter())[verdict] += 1
+        if verdict == Verdict.REJECT:
+            reasons.update(str(reason) for reason in given)
+    classes = _class_counts(session, Counter(item["class_index"] for item in items))
+    return {
+        "format": SUMMARY_FORMAT,
+        "sources": sum(states.values()),
+        "states": {str(state): states[state] for state in State},
+        "verdicts": verdicts,
+        "excluded": {str(cause): count for cause, count in causes if cause is not None},
+        "reject_reasons": dict(sorted(reasons.items())),
+        "annotators": [
+            {
+                "annotator": f"annotator-{number}",
+                "accepts": votes[user_id][Verdict.ACCEPT],
+                "rejects": votes[user_id][Verdict.REJECT],
+                "skips": votes[user_id][Verdict.SKIP],
+            }
+            for number, user_id in enumerate(sorted(votes), 1)
+        ],
+        "classes": {
+            "total": classes.classes,
+            "with_members": len(classes.counts),
+            "smallest": classes.smallest,
+            "median": classes.median,
+            "largest": classes.largest,
+        },
+        "class_list_sha256": get_meta(session, CLASS_LIST_SHA256),
+        "recipe_hash": recipe.hash,
+    }

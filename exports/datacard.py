@@ -1,0 +1,145 @@
+"""The data card: README.md of every archive, made from the build's frozen record and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from db.models import Build, Recipe
+from exports.builds import build_label
+from exports.members import METADATA_COLUMNS
+from exports.rules import Rule
+
+COLUMN_MEANINGS: dict[str, str] = {
+    "file_name": "path of the image, relative to metadata.csv",
+    "wnid": "WordNet id of the source photo's label: the class that was removed",
+    "class_index": "index of that class in the workspace's class list, from 0",
+    "class_name": "its name, as used in prompts",
+    "source_name": "name of the source photo",
+    "source_sha256": "sha256 of the source photo's file",
+    "result_sha256": "sha256 of this image's file",
+    "kind": "what the candidate is: background (object removed), texture or id_aug",
+    "version": "1, or higher when the mask was corrected and the image made again",
+    "drop": "true class's logit on the source photo minus on this image, on the scorer's scale",
+    "residual": "evidence of the class left in this image, on the scorer's own scale",
+    "rank": "place of the class among all classes on this image; 1 = still the best guess",
+    "probability": "softmax probability of the class on this image, 0 to 1",
+    "area": "share of the image that the object's mask covers, 0 to 1",
+    "dilated_area": "share of the image that was inpainted, 0 to 1",
+    "phash": "64-bit perceptual hash of this image, in hex",
+    "accepts": "annotators who accepted it, at the freeze",
+    "rejects": "annotators who rejected it, at the freeze",
+    "recipe_hash": "sha256 of the recipe that made it",
+}
+
+_LOADING = """```python
+from torchvision.datasets import ImageFolder
+data = ImageFolder("<extracted>/images")
+```
+
+`ImageFolder` numbers only the classes that are present, in order of wnid; take `class_index` from
+`metadata.csv` for the index in the full class list. As an out-of-distribution set the images have no
+label: the class named by the folder is the one that is *not* there any more. Check the files with
+`sha256sum -c SHA256SUMS` in the extracted folder."""
+
+_LICENCE = """The images are made from ImageNet photos. Those photos keep the terms under which they were obtained
+(ImageNet's terms of access and the rights of each photo's owner); the tool that made this archive gives
+no licence to them and cannot. Whoever passes this archive on must see to it that they may."""
+
+
+def data_card(build: Build, recipe: Recipe) -> str:
+    """The card as Markdown. The same build gives the same text."""
+    summary = build.summary
+    sections = [
+        f"# ImageNet background set `{build_label(build)}`",
+        f"{build.item_count} images made from labelled ImageNet photos by masking the labelled object and "
+        "inpainting it away: what is left is the background. Made to test how far out-of-distribution "
+        "detectors are misled by backgrounds.",
+        *_grade_notes(recipe),
+        "**Not audited:** no random sample of the members was judged to estimate how many still show the "
+        "object. The counts below are what annotators said, not a measured purity.",
+        "## Membership",
+        Rule.from_json(build.rule).describe(),
+        "A candidate is rejected when at least one annotator rejects it; accepted when at least one accepts "
+        "it and none rejects it; undecided otherwise. Only the newest version of a candidate counts. "
+        f"Frozen at {build.created_at.isoformat(timespec='seconds')}; content hash `{build.content_hash}` "
+        "(sha256 over the members, see `build.json`).",
+        _table(("left out for", "candidates"), summary["excluded"].items()),
+        "## Counts at the freeze",
+        f"Every one of the {summary['sources']} source photos is in exactly one state:",
+        _table(("state", "sources"), [*summary["states"].items(), ("total", summary["sources"])]),
+        _table(("verdict", "candidates"), _verdict_rows(summary["verdicts"])),
+        _table(("reason of a reject (one reject may give several)", "count"), summary["reject_reasons"].items()),
+        _table(
+            ("annotator", "accepts", "rejects", "skips"),
+            [(row["annotator"], row["accepts"], row["rejects"], row["skips"]) for row in summary["annotators"]],
+        ),
+        _classes(summary["classes"]),
+        "## How the images were made",
+        f"Recipe `{recipe.hash}`; `build.json` holds all of it.",
+        _table(("stage", "backend", "grade"), _backend_rows(recipe)),
+        _table(("option", "value"), sorted(recipe.config.get("options", {}).items())),
+        "## Files",
+        "`images/<wnid>/<source>.png`, `metadata.csv` (one line an image), `build.json` (rule, recipe, "
+        "counts), `SHA256SUMS`. Columns of `metadata.csv`:",
+        _table(("column", "meaning"), [(name, COLUMN_MEANINGS[name]) for name in METADATA_COLUMNS]),
+        "## Loading",
+        _LOADING,
+        "## Licence",
+        _LICENCE,
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _grade_notes(recipe: Recipe) -> list[str]:
+    by_grade: dict[str, list[str]] = {}
+    for stage, name, grade in _backend_rows(recipe):
+        by_grade.setdefault(grade, []).append(f"{stage} {name}")
+    notes = []
+    if "embedded" in by_grade:
+        notes.append(
+            f"**Embedded result: not paper-grade.** Made with stand-ins for the published models "
+            f"({', '.join(by_grade['embedded'])}). Drop and residual are on these models' own scales, so the "
+            "published thresholds do not mean the same here; do not compare numbers with published ones."
+        )
+    if "test" in by_grade:
+        notes.append(f"**Test result: not a data set.** Made with test backends ({', '.join(by_grade['test'])}).")
+    if "not recorded" in by_grade:
+        notes.append(
+            f"**Grade not recorded** for {', '.join(by_grade['not recorded'])}: do not take it as paper-grade."
+        )
+    return notes
+
+
+def _backend_rows(recipe: Recipe) -> list[tuple[str, str, str]]:
+    return [
+        (stage, str(backend.get("name", "unnamed")), str(backend.get("grade", "not recorded")))
+        for stage, backend in sorted(recipe.config.get("backends", {}).items())
+    ]
+
+
+def _verdict_rows(verdicts: dict[str, int]) -> list[tuple[str, int]]:
+    return [
+        ("accepted", verdicts["accepted"]),
+        ("rejected", verdicts["rejected"]),
+        ("undecided (no verdict, or only skips)", verdicts["undecided"]),
+        ("of the rejected: annotators disagreed", verdicts["disagreed"]),
+    ]
+
+
+def _classes(classes: dict) -> str:
+    return (
+        f"{classes['with_members']} of {classes['total']} classes have members; a class has "
+        f"{classes['smallest']} to {classes['largest']} of them, {classes['median']:g} at the median."
+    )
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table; one line saying so when there are no rows."""
+    lines = [" | ".join(_cell(value) for value in row) for row in rows]
+    if not lines:
+        return f"{header[0].capitalize()}: none."
+    return "\n".join([" | ".join(header), " | ".join("---" for _ in header), *lines])
+
+
+def _cell(value: object) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,36 @@
+"""Every archive format by name, and the one call that exports a build. A new format is its file and one line here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from db.progress import NoProgress, Progress
+from db.workspace import Workspace
+from exports.builds import find_build
+from exports.imagefolder import ImageFolderExporter
+from exports.protocols import Exporter, ExportError, ExportResult
+
+EXPORTERS: dict[str, Exporter] = {
+    "imagefolder": ImageFolderExporter(),
+}
+
+
+def export_build(
+    workspace: Workspace, build_ref: str, format: str, out_dir: Path | str, progress: Progress | None = None
+) -> ExportResult:
+    """Write the archive of a build (``bg``, ``bg-2``) into ``out_dir``, a folder made if missing.
+
+    The same build gives the same bytes every time. A file that already has the archive's name is replaced
+    in one step; the result says whether it held the same bytes. Raises
+    :class:`~exports.builds.UnknownBuild`, :class:`~exports.protocols.ExportError` and, through
+    ``progress``, :class:`~db.progress.Cancelled`; then nothing new stands under the archive's name.
+    """
+    exporter = EXPORTERS.get(format)
+    if exporter is None:
+        raise ExportError(f"There is no archive format {format!r}. Choose one of: {', '.join(EXPORTERS)}.")
+    folder = Path(out_dir).expanduser().resolve()
+    if folder.exists() and not folder.is_dir():
+        raise ExportError(f"{folder} is a file, not a folder; choose another place for the archive.")
+    with workspace.read() as session:
+        build = find_build(session, build_ref)
+    return exporter.export(workspace, build, folder, progress or NoProgress())

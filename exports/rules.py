@@ -1,0 +1,184 @@
+"""Membership rules: which candidates a build takes in, as a value that can be stored, read and run as SQL.
+
+Several annotators may have a standing verdict on a candidate (table ``current_verdicts``: one row a
+candidate and annotator). A skip is no vote. A candidate is *rejected* when at least one annotator
+rejects it, whatever the others say, and *accepted* when at least one accepts it and none rejects it;
+otherwise it is *undecided*. Only the newest version of a source's candidate counts: one whose mask was
+corrected and which was made again is ``superseded`` and never a member.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Literal, get_args
+
+from sqlalchemy import ColumnElement, String, and_, case, literal, not_, null, select
+from sqlalchemy.orm import aliased
+
+from db.models import Candidate, CurrentVerdict, Kind, SourceImage, Split, Verdict
+
+Verdicts = Literal["not_rejected", "accepted", "any"]
+
+_VERDICT_WORDS: dict[str, str] = {
+    "not_rejected": "that no annotator rejects",
+    "accepted": "that at least one annotator accepts and none rejects",
+    "any": "whatever the annotators say of them",
+}
+
+
+class RuleError(ValueError):
+    """A rule's field outside its range. ``field`` is its name; the message names it too."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+
+
+class Cause(enum.StrEnum):
+    """Why a candidate is not a member: the first that applies, in this order."""
+
+    SUPERSEDED = "superseded"
+    REJECTED = "rejected"
+    NOT_ACCEPTED = "not_accepted"
+    DROP = "drop"
+    AREA = "area"
+    RESIDUAL = "residual"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Which candidates of a recipe are members. Every condition that is set must hold.
+
+    ``verdicts`` is what review must say (see the module's text). ``drop_above`` (strictly above) or
+    ``drop_at_least``, not both, bound the drop in the scorer's logits. ``area_min`` and ``area_max``,
+    both inclusive, bound the object mask's share of the image, 0 to 1 (before dilation).
+    ``residual_max``, inclusive, bounds the residual on the scorer's own scale. ``None`` sets no bound.
+    Raises :class:`RuleError` for a value outside its range.
+    """
+
+    verdicts: Verdicts = "not_rejected"
+    drop_above: float | None = None
+    drop_at_least: float | None = None
+    area_min: float | None = None
+    area_max: float | None = None
+    residual_max: float | None = None
+    kind: Kind = Kind.BACKGROUND
+    split: Split = Split.VAL
+
+    def __post_init__(self) -> None:
+        if self.verdicts not in get_args(Verdicts):
+            raise RuleError("verdicts", f"must be one of {', '.join(get_args(Verdicts))}, not {self.verdicts!r}.")
+        for name in ("drop_above", "drop_at_least", "area_min", "area_max", "residual_max"):
+            object.__setattr__(self, name, _number(name, getattr(self, name)))
+        for name in ("area_min", "area_max"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise RuleError(name, f"must be a share of the image from 0 to 1, not {value:g}.")
+        if self.area_min is not None and self.area_max is not None and self.area_min > self.area_max:
+            raise RuleError("area_min", f"must not exceed area_max, but {self.area_min:g} > {self.area_max:g}.")
+        if self.drop_above is not None and self.drop_at_least is not None:
+            raise RuleError("drop_at_least", "cannot be set together with drop_above; leave one of them empty.")
+        for name, values in (("kind", Kind), ("split", Split)):
+            try:
+                object.__setattr__(self, name, values(getattr(self, name)))
+            except ValueError:
+                known = ", ".join(values)
+                raise RuleError(name, f"must be one of {known}, not {getattr(self, name)!r}.") from None
+
+    @classmethod
+    def from_json(cls, values: dict) -> Rule:
+        """From :meth:`to_json`'s object. A missing key means its default; an unknown one is refused."""
+        known = [field.name for field in fields(cls)]
+        for name in values:
+            if name not in known:
+                raise RuleError(str(name), f"is not a field of a rule; the fields are {', '.join(known)}.")
+        return cls(**values)
+
+    def to_json(self) -> dict[str, str | float | None]:
+        """Every field by name, ready for JSON; equal rules give equal objects."""
+        return {name: str(value) if isinstance(value, str) else value for name, value in asdict(self).items()}
+
+    def describe(self) -> str:
+        """The rule as one English sentence."""
+        bounds = []
+        if self.drop_above is not None:
+            bounds.append(f"a drop above {self.drop_above:g}")
+        if self.drop_at_least is not None:
+            bounds.append(f"a drop of at least {self.drop_at_least:g}")
+        if self.area_min is not None and self.area_max is not None:
+            bounds.append(f"an object area from {self.area_min:g} to {self.area_max:g} of the image")
+        elif self.area_min is not None:
+            bounds.append(f"an object area of at least {self.area_min:g} of the image")
+        elif self.area_max is not None:
+            bounds.append(f"an object area of at most {self.area_max:g} of the image")
+        if self.residual_max is not None:
+            bounds.append(f"a residual of at most {self.residual_max:g}")
+        ending = f", with {' and '.join(bounds)}" if bounds else ""
+        return f"Every {self.kind} candidate of the {self.split} sources {_VERDICT_WORDS[self.verdicts]}{ending}."
+
+    def population(self, recipe_id: int) -> ColumnElement[bool]:
+        """The candidates the rule is about, members or not. The query must join ``SourceImage``."""
+        return and_(Candidate.recipe_id == recipe_id, Candidate.kind == self.kind, SourceImage.split == self.split)
+
+    def where(self, recipe_id: int) -> ColumnElement[bool]:
+        """True for members, over ``Candidate`` joined with ``SourceImage``."""
+        return and_(self.population(recipe_id), *(not_(fails) for _, fails in self._failures()))
+
+    def cause(self) -> ColumnElement[str | None]:
+        """The :class:`Cause` a candidate of the population is left out for; NULL for a member."""
+        whens = [(fails, literal(str(cause), String)) for cause, fails in self._failures()]
+        return case(*whens, else_=null())
+
+    def _failures(self) -> list[tuple[Cause, ColumnElement[bool]]]:
+        """What keeps a candidate out, in the order in which it is named; never NULL."""
+        failures: list[tuple[Cause, ColumnElement[bool]]] = [(Cause.SUPERSEDED, is_superseded())]
+        if self.verdicts != "any":
+            failures.append((Cause.REJECTED, has_verdict(Verdict.REJECT)))
+        if self.verdicts == "accepted":
+            failures.append((Cause.NOT_ACCEPTED, not_(has_verdict(Verdict.ACCEPT))))
+        if self.drop_above is not None:
+            failures.append((Cause.DROP, Candidate.drop <= self.drop_above))
+        if self.drop_at_least is not None:
+            failures.append((Cause.DROP, Candidate.drop < self.drop_at_least))
+        if self.area_min is not None:
+            failures.append((Cause.AREA, Candidate.area < self.area_min))
+        if self.area_max is not None:
+            failures.append((Cause.AREA, Candidate.area > self.area_max))
+        if self.residual_max is not None:
+            failures.append((Cause.RESIDUAL, Candidate.residual > self.residual_max))
+        return failures
+
+
+def has_verdict(verdict: Verdict) -> ColumnElement[bool]:
+    """True where at least one annotator's standing verdict on the candidate is ``verdict``."""
+    row = aliased(CurrentVerdict)
+    return select(1).where(row.candidate_id == Candidate.id, row.verdict == verdict).exists()
+
+
+def is_superseded() -> ColumnElement[bool]:
+    """True where the same source has a newer version under the same recipe and of the same kind."""
+    newer = aliased(Candidate)
+    return (
+        select(1)
+        .where(
+            newer.source_id == Candidate.source_id,
+            newer.recipe_id == Candidate.recipe_id,
+            newer.kind == Candidate.kind,
+            newer.version > Candidate.version,
+        )
+        .exists()
+    )
+
+
+def _number(name: str, value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise RuleError(name, f"must be a finite number or empty, not {value!r}.")
+    return float(value) + 0.0
+
+
+PRESETS: dict[str, Rule] = {"bg": Rule(), "bg_s": Rule(drop_above=5.0)}
+"""The published sets by build name: Bg is every candidate not rejected, Bg(S) those with a drop above 5."""
