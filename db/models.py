@@ -184,6 +184,8 @@ class Candidate(Base):
         UniqueConstraint("source_id", "recipe_id", "kind", "version"),
         Index("ix_candidates_recipe_drop", "recipe_id", "drop", "id"),
         Index("ix_candidates_recipe_class", "recipe_id", "class_index", "id"),
+        Index("ix_candidates_recipe_residual", "recipe_id", "residual", "id"),
+        Index("ix_candidates_recipe", "recipe_id", "id"),
     )
     id: Mapped[int] = mapped_column(primary_key=True)
     source_id: Mapped[int] = mapped_column(ForeignKey("source_images.id"), index=True)
@@ -259,7 +261,10 @@ class CurrentVerdict(Base):
     """
 
     __tablename__ = "current_verdicts"
-    __table_args__ = (Index("ix_current_verdicts_verdict", "verdict", "candidate_id"),)
+    __table_args__ = (
+        Index("ix_current_verdicts_verdict", "verdict", "candidate_id"),
+        Index("ix_current_verdicts_user", "user_id", "verdict", "candidate_id"),
+    )
     candidate_id: Mapped[int] = mapped_column(ForeignKey("candidates.id"), primary_key=True)
     user_id: Mapped[int] = mapped_column(ForeignKey("users.id"), primary_key=True)
     verdict: Mapped[Verdict] = mapped_column(_enum(Verdict))

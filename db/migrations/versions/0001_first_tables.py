@@ -168,8 +168,10 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_candidates_folder"), "candidates", ["folder"], unique=False)
     op.create_index(op.f("ix_candidates_phash"), "candidates", ["phash"], unique=False)
+    op.create_index("ix_candidates_recipe", "candidates", ["recipe_id", "id"], unique=False)
     op.create_index("ix_candidates_recipe_class", "candidates", ["recipe_id", "class_index", "id"], unique=False)
     op.create_index("ix_candidates_recipe_drop", "candidates", ["recipe_id", "drop", "id"], unique=False)
+    op.create_index("ix_candidates_recipe_residual", "candidates", ["recipe_id", "residual", "id"], unique=False)
     op.create_index(op.f("ix_candidates_result_sha256"), "candidates", ["result_sha256"], unique=False)
     op.create_index(op.f("ix_candidates_source_id"), "candidates", ["source_id"], unique=False)
     op.create_table(
@@ -269,6 +271,9 @@ def upgrade() -> None:
             ["users.id"],
         ),
         sa.PrimaryKeyConstraint("candidate_id", "user_id"),
+    )
+    op.create_index(
+        "ix_current_verdicts_user", "current_verdicts", ["user_id", "verdict", "candidate_id"], unique=False
     )
     op.create_index("ix_current_verdicts_verdict", "current_verdicts", ["verdict", "candidate_id"], unique=False)
     for table in APPEND_ONLY_TABLES:

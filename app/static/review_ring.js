@@ -1,0 +1,146 @@
+// The images of the current item, the next ones and the last few, all loaded and in the page, so that moving
+// on is one class toggled. Hidden slides are not painted.
+
+const AHEAD = 10;
+const BEHIND = 3;
+const RETRY_MS = 1500;
+const TINT = [220, 38, 127]; // magenta: rare in photos, and told apart by every kind of colour vision
+const FILL_ALPHA = 96;
+
+export class Ring {
+  /** @param {HTMLElement} stage holds the slides */
+  constructor(stage) {
+    this.stage = stage;
+    this.slides = new Map();
+    this.current = null;
+  }
+
+  /** Show items[position]; load those around it, nearest first, and let go of the rest. */
+  show(items, position) {
+    this.current?.root.classList.remove('on');
+    const item = items[position];
+    this.current = item ? this.slide(item) : null;
+    this.current?.root.classList.add('on');
+    clearTimeout(this.loader);
+    // After the swap has been painted: making elements must not hold up the image one waits for.
+    this.loader = setTimeout(() => this.prefetch(items, position), 0);
+  }
+
+  prefetch(items, position) {
+    const around = items.slice(Math.max(0, position - BEHIND), position + AHEAD + 1);
+    const wanted = new Set(around.map((item) => item.id));
+    for (const [id, slide] of this.slides) {
+      if (!wanted.has(id)) {
+        slide.destroy();
+        this.slides.delete(id);
+      }
+    }
+    for (const item of items.slice(position, position + AHEAD + 1)) this.slide(item);
+  }
+
+  slide(item) {
+    let slide = this.slides.get(item.id);
+    if (!slide) {
+      slide = new Slide(item);
+      this.slides.set(item.id, slide);
+      this.stage.append(slide.root);
+    }
+    return slide;
+  }
+
+  /** Whether the person can have seen the result of the current item. */
+  seen() {
+    const image = this.current?.result;
+    return Boolean(image && image.complete && image.naturalWidth > 0);
+  }
+
+  clear() {
+    clearTimeout(this.loader);
+    for (const slide of this.slides.values()) slide.destroy();
+    this.slides.clear();
+    this.current = null;
+  }
+}
+
+class Slide {
+  constructor(item) {
+    this.timers = new Set();
+    this.root = document.createElement('div');
+    this.root.className = 'slide';
+    this.root.dataset.candidate = item.id;
+    const source = this.image(item.urls.source, `Source photo, ${item.class_name}`);
+    const under = this.image(item.urls.source, `Source photo with the mask of the ${item.class_name} tinted`);
+    this.result = this.image(item.urls.result, `Result: the photo without the ${item.class_name}`);
+    const flicker = this.image(item.urls.source, '');
+    flicker.className = 'flicker';
+    const overlay = document.createElement('canvas');
+    overlay.className = 'overlay';
+    const mask = this.image(item.urls.mask, '');
+    mask.addEventListener('load', () => drawOverlay(overlay, mask));
+    this.root.append(pane('source', source), pane('mask', under, overlay), pane('result', this.result, flicker));
+  }
+
+  image(url, description) {
+    const image = new Image();
+    image.decoding = 'sync'; // already loaded when it is shown: an asynchronous decode would flash
+    image.draggable = false;
+    image.alt = description;
+    const holder = () => image.parentElement?.parentElement;
+    image.addEventListener('load', () => holder()?.classList.remove('broken'));
+    image.addEventListener('error', () => {
+      holder()?.classList.add('broken');
+      const timer = setTimeout(() => {
+        this.timers.delete(timer);
+        image.src = url;
+      }, RETRY_MS);
+      this.timers.add(timer);
+    });
+    image.src = url;
+    return image;
+  }
+
+  destroy() {
+    this.timers.forEach(clearTimeout);
+    this.timers.clear();
+    this.root.remove();
+  }
+}
+
+function pane(name, ...content) {
+  const element = document.createElement('div');
+  element.className = `pane pane-${name}`;
+  const picture = document.createElement('div');
+  picture.className = 'picture';
+  picture.append(...content);
+  element.append(picture);
+  return element;
+}
+
+/** Tint the mask's inside, and outline it light on dark so that it shows on any photo. */
+function drawOverlay(canvas, mask) {
+  const width = (canvas.width = mask.naturalWidth);
+  const height = (canvas.height = mask.naturalHeight);
+  const context = canvas.getContext('2d', { willReadFrequently: true });
+  context.drawImage(mask, 0, 0);
+  const pixels = context.getImageData(0, 0, width, height);
+  const { data } = pixels;
+  const inside = new Uint8Array(width * height);
+  for (let i = 0; i < inside.length; i += 1) inside[i] = data[4 * i] > 127 ? 1 : 0;
+  const reach = Math.max(1, Math.round(Math.max(width, height) / 300));
+  for (let y = 0; y < height; y += 1) {
+    for (let x = 0; x < width; x += 1) {
+      const i = y * width + x;
+      const here = inside[i];
+      const edge =
+        (x >= reach && inside[i - reach] !== here) ||
+        (x < width - reach && inside[i + reach] !== here) ||
+        (y >= reach && inside[i - reach * width] !== here) ||
+        (y < height - reach && inside[i + reach * width] !== here);
+      let colour = [0, 0, 0, 0];
+      if (edge) colour = here ? [255, 255, 255, 235] : [30, 10, 22, 200];
+      else if (here) colour = [...TINT, FILL_ALPHA];
+      data.set(colour, 4 * i);
+    }
+  }
+  context.putImageData(pixels, 0, 0);
+}
