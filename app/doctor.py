@@ -27,7 +27,6 @@ PACKAGES = (
     "numpy",
     "opencv-python-headless",
 )
-OFFLINE_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 GIB = 1024**3
 
 
@@ -101,16 +100,20 @@ def _embedded_weights() -> list[Finding]:
 
 
 def _paper_weights() -> list[Finding]:
-    """The only paper-grade weights this version knows a variable for are LaMa's; the rest is said plainly."""
-    lama = os.environ.get("LAMA_MODEL")
-    value = f"{lama} ({'found' if Path(lama).is_file() else 'no such file'})" if lama else "LAMA_MODEL is not set"
-    return [
-        Finding("Weights: big-lama", value, None if lama is None else Path(lama).is_file()),
-        Finding("Weights: GroundingDINO, SAM, CLIP", "not used by this version: it runs the embedded backends"),
+    """The published models' files, by size only: `launch.py weights verify` hashes them."""
+    from generation.weights import list_weights
+
+    rows = list_weights()
+    there = [row for row in rows if row.state not in ("missing", "wrong")]
+    findings = [
+        Finding(f"Weights: {row.name}", f"{row.path}: {row.note}", False) for row in rows if row.state == "wrong"
     ]
+    summary = f"{len(there)} of {len(rows)} files there; `launch.py weights list` names them"
+    return [Finding("Weights: published models", summary), *findings]
 
 
 def _offline() -> Finding:
-    on = [name for name in OFFLINE_VARIABLES if os.environ.get(name)]
-    value = f"forced by {', '.join(on)}" if on else "not forced; nothing in this version uses the network"
-    return Finding("Offline", value)
+    from generation.weights import offline_reason
+
+    reason = offline_reason()
+    return Finding("Offline", reason or "not forced; only `launch.py weights fetch` uses the network, when you call it")

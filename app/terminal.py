@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 from app.worker import JobProgress, is_gone, limit_threads, run_job, worker_name
 from db import jobs
 from db.models import Job, JobState
+from db.progress import Progress
 from db.workspace import Workspace
 
 INTERRUPTED = 130  # as a shell reports a program that SIGINT ended
 
-console = Console(highlight=False)
+# A pipe has no width: nothing is cut there.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 
 
 class JobFailed(RuntimeError):
@@ -83,6 +97,20 @@ def run_in_terminal(workspace: Workspace, kind: str, params: dict, title: str) -
     if state is not JobState.DONE:
         raise JobFailed(ended.error or f"Job {job.id} ({kind}) ended as {state.value}.")
     return ended.result
+
+
+@contextmanager
+def download_bar(title: str) -> Iterator[Progress]:
+    """A progress in bytes, with the rate; Ctrl-C ends the command and keeps what has arrived."""
+    columns = (TextColumn("[bold]{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    try:
+        with RichProgress(
+            *columns, TimeRemainingColumn(), TextColumn("[dim]{task.fields[message]}"), console=console
+        ) as bar:
+            yield _Bar(bar, title)
+    except KeyboardInterrupt:
+        console.print("Stopped. What has arrived is kept; the same command goes on from there.")
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def plain_table(*headers: str) -> Table:
