@@ -1,4 +1,4 @@
-"""The data card: README.md of every archive, made from the build's frozen record and nothing else."""
+"""The data card: README.md of every archive, made from the frozen build and its recipe alone."""
 
 from __future__ import annotations
 
