@@ -38,24 +38,22 @@ class BackendEntry:
 MASKERS: dict[str, BackendEntry] = {
     "embedded_cam": BackendEntry(
         "generation.masking.embedded_cam:EmbeddedCamMasker",
-        "Embedded: EfficientNet-Lite0 activation map + GrabCut (CPU)",
+        "Embedded: activation map + GrabCut",
         "embedded",
     ),
     "noop": BackendEntry("generation.masking.noop:CentreMasker", "Fixed centre square (benchmarks)", "test"),
 }
 INPAINTERS: dict[str, BackendEntry] = {
     "patchmatch": BackendEntry(
-        "generation.inpainting.patchmatch:PatchMatchInpainter", "Embedded: PatchMatch pyramid (CPU)", "embedded"
+        "generation.inpainting.patchmatch:PatchMatchInpainter", "Embedded: PatchMatch", "embedded"
     ),
-    "telea": BackendEntry(
-        "generation.inpainting.telea:TeleaInpainter", "Embedded: OpenCV Telea (CPU, fast)", "embedded"
-    ),
+    "telea": BackendEntry("generation.inpainting.telea:TeleaInpainter", "Embedded: OpenCV Telea (fast)", "embedded"),
     "noop": BackendEntry("generation.inpainting.noop:GreyInpainter", "Mean colour (benchmarks)", "test"),
 }
 SCORERS: dict[str, BackendEntry] = {
     "embedded_dual": BackendEntry(
         "generation.scoring.embedded_dual:EmbeddedDualScorer",
-        "Embedded: EfficientNet-Lite0 image tower, MiniLM text tower (CPU)",
+        "Embedded: EfficientNet-Lite0 + MiniLM",
         "embedded",
         keeps_cache=True,
     ),
