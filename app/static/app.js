@@ -1,0 +1,58 @@
+// The way from page to page: links such as <a href="#build"> open one, and the address keeps it over a reload.
+
+const PAGES = ['overview', 'sources', 'generate', 'review', 'build', 'export'];
+const TRIES = 50;
+const TRY_MS = 100;
+
+const wanted = () => (PAGES.includes(location.hash.slice(1)) ? location.hash.slice(1) : PAGES[0]);
+const buttonOf = (page) => document.getElementById(`page-${page}-button`);
+const isOpen = (page) => buttonOf(page)?.getAttribute('aria-selected') === 'true' && shows(page);
+const shows = (page) => (document.getElementById(`page-${page}`)?.offsetParent ?? null) !== null;
+
+function mark() {
+  for (const link of document.querySelectorAll('.site-head nav a')) {
+    if (link.hash === `#${wanted()}`) link.setAttribute('aria-current', 'page');
+    else link.removeAttribute('aria-current');
+  }
+}
+
+// Gradio builds its tabs after this script has run, and a click on one that is not ready yet is lost.
+function open(tries = TRIES) {
+  const page = wanted();
+  mark();
+  if (isOpen(page) || !tries) return;
+  buttonOf(page)?.click();
+  setTimeout(open, TRY_MS, tries - 1);
+}
+
+document.addEventListener('click', (event) => {
+  const link = event.target.closest?.('a[href^="#"]');
+  const page = link?.hash.slice(1);
+  if (!PAGES.includes(page) || event.metaKey || event.ctrlKey || event.shiftKey) return;
+  event.preventDefault();
+  if (page !== wanted()) history.pushState(null, '', `#${page}`);
+  window.scrollTo({ top: 0 });
+  // The link that was followed may be gone with its page: go on from the one that stays.
+  document.querySelector(`.site-head nav a[href="#${page}"]`)?.focus({ preventScroll: true });
+  open();
+});
+window.addEventListener('popstate', () => open());
+
+// Gradio gives every radio button its own name, so the arrow keys would not move in a group as they do elsewhere.
+const STEPS = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 };
+document.addEventListener('keydown', (event) => {
+  const step = STEPS[event.key];
+  if (!step || !event.target.matches?.('fieldset input[type="radio"]')) return;
+  const group = [...event.target.closest('fieldset').querySelectorAll('input[type="radio"]')];
+  const next = group[(group.indexOf(event.target) + step + group.length) % group.length];
+  event.preventDefault();
+  next.focus();
+  next.click();
+});
+
+const waiting = new MutationObserver(() => {
+  if (!document.querySelector('.site-head nav a') || !PAGES.every(buttonOf)) return;
+  waiting.disconnect();
+  open();
+});
+waiting.observe(document.documentElement, { childList: true, subtree: true });
