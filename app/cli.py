@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -437,6 +438,8 @@ def _print_candidates(workspace: Workspace) -> None:
 def main() -> None:
     """Run the command line; a named error prints its sentence, not a traceback."""
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    # groundingdino-py 0.4.0 says so on every import; it is nothing an operator can act on.
+    warnings.filterwarnings("ignore", message="Importing from timm.models.layers", category=FutureWarning)
     try:
         app()
     except (ValueError, LookupError, OSError, RuntimeError) as error:

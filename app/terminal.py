@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -30,6 +32,29 @@ INTERRUPTED = 130  # as a shell reports a program that SIGINT ended
 
 # A pipe has no width: nothing is cut there.
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+
+
+STOPPED = "Stopped. What was finished is kept; the same command goes on from there."
+
+
+@contextmanager
+def _first_ctrl_c(progress: JobProgress) -> Iterator[threading.Event]:
+    """The first Ctrl-C stops the job at its next step, where no transaction is open; a second one at once."""
+    interrupted = threading.Event()
+
+    def stop(signum: int, frame: object) -> None:
+        interrupted.set()
+        progress.cancel()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield interrupted
+    except KeyboardInterrupt:
+        console.print(STOPPED)
+        raise typer.Exit(INTERRUPTED) from None
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class JobFailed(RuntimeError):
@@ -85,13 +110,13 @@ def run_in_terminal(workspace: Workspace, kind: str, params: dict, title: str) -
         TimeRemainingColumn(),
         TextColumn("[dim]{task.fields[message]}"),
     )
-    try:
-        with RichProgress(*columns, console=console) as bar:
-            progress = JobProgress(workspace, job.id, worker, mirror=_Bar(bar, title))
+    with RichProgress(*columns, console=console) as bar:
+        progress = JobProgress(workspace, job.id, worker, mirror=_Bar(bar, title))
+        with _first_ctrl_c(progress) as interrupted:
             state = run_job(workspace, job, worker, progress)
-    except KeyboardInterrupt:
-        console.print("Stopped. What was finished is kept; the same command goes on from there.")
-        raise typer.Exit(INTERRUPTED) from None
+    if interrupted.is_set() and state is not JobState.DONE:
+        console.print(STOPPED)
+        raise typer.Exit(INTERRUPTED)
     with workspace.read() as session:
         ended = session.get(Job, job.id)
     if state is not JobState.DONE:

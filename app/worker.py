@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 5.0
 WRITE_SECONDS = 0.5
 IDLE_SECONDS = 0.5
+# Their exceptions are sentences for the operator; anything else is a bug, whose traceback is wanted.
+OUR_PACKAGES = ("app", "db", "exports", "generation", "ospcoop", "review")
 
 
 class WorkerStopping(Exception):
@@ -96,6 +98,10 @@ class JobProgress:
         """Make the next :meth:`update` raise :class:`WorkerStopping`."""
         self._stopping.set()
 
+    def cancel(self) -> None:
+        """Make the next :meth:`update` raise :class:`db.progress.Cancelled`."""
+        self._cancelled.set()
+
     def flush(self) -> None:
         self._write()
 
@@ -119,7 +125,7 @@ class JobProgress:
 def run_job(workspace: Workspace, job: Job, worker: str, progress: JobProgress) -> JobState:
     """Run a claimed job to its end and record it. The state it ended in; ``queued`` when it was given back.
 
-    Any exception of the handler ends as the job's error; KeyboardInterrupt cancels the job and goes on up.
+    Any exception of the handler ends as the job's error.
     """
     state, result, error = JobState.DONE, None, ""
     try:
@@ -128,9 +134,6 @@ def run_job(workspace: Workspace, job: Job, worker: str, progress: JobProgress) 
             progress.flush()
     except Cancelled:
         state = JobState.CANCELLED
-    except KeyboardInterrupt:
-        _finish(workspace, job, worker, JobState.CANCELLED, None, "Interrupted.")
-        raise
     except WorkerStopping:
         with workspace.write() as session:
             jobs.release(session, job.id, worker)
@@ -139,7 +142,8 @@ def run_job(workspace: Workspace, job: Job, worker: str, progress: JobProgress) 
         log.warning("%s", lost)
         return JobState.RUNNING
     except Exception as failure:  # whatever a handler raises is the job's end, not the worker's
-        log.exception("Job %s (%s) failed", job.id, job.kind)
+        named = type(failure).__module__.partition(".")[0] in OUR_PACKAGES
+        log.error("Job %s (%s) failed: %s", job.id, job.kind, failure, exc_info=None if named else failure)
         state, error = JobState.FAILED, f"{failure}" or type(failure).__name__
     _finish(workspace, job, worker, state, result, error)
     return state

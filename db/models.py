@@ -175,7 +175,9 @@ class Candidate(Base):
 
     ``folder`` (relative to the workspace) holds raw.png, mask.png, dilated.png, result.png and
     thumbnail.jpg. Areas are shares of the image, 0 to 1. ``phash`` is a 64-bit perceptual hash in hex.
-    ``boxes`` is a list of ``{x0, y0, x1, y1, phrase, confidence}`` in pixels of the working image.
+    ``boxes`` is a list of ``{x0, y0, x1, y1, phrase, confidence}`` in pixels of the working image, and
+    ``residual_boxes`` the same for what the detector still finds on the result (None: not looked for).
+    ``top5`` are the class indices the result looks like, best first.
     ``timings`` is seconds by stage, ``notes`` what was out of the ordinary.
     """
 
@@ -204,10 +206,12 @@ class Candidate(Base):
     residual: Mapped[float] = mapped_column(Float)
     rank: Mapped[int]
     probability: Mapped[float] = mapped_column(Float)
+    top5: Mapped[list] = mapped_column(JSON, default=list)
     area: Mapped[float] = mapped_column(Float)
     dilated_area: Mapped[float] = mapped_column(Float)
     phash: Mapped[str] = mapped_column(String(16), index=True)
     boxes: Mapped[list] = mapped_column(JSON)
+    residual_boxes: Mapped[list | None] = mapped_column(JSON(none_as_null=True))
     timings: Mapped[dict] = mapped_column(JSON)
     notes: Mapped[dict] = mapped_column(JSON)
     created_at: Mapped[dt.datetime] = mapped_column(UtcDateTime, default=utcnow)

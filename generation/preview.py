@@ -58,6 +58,8 @@ def preview(workspace: Workspace, options: RecipeOptions, source_id: int, backen
         "residual": item.score.residual if item.score else None,
         "rank": item.score.rank if item.score else None,
         "probability": item.score.probability if item.score else None,
+        "top5": [names[index] for index in item.score.top5] if item.score else [],
+        "residual_boxes": None if item.residual_boxes is None else [asdict(box) for box in item.residual_boxes],
         "area": None if item.mask is None else area_share(item.mask),
         "dilated_area": None if item.dilated is None else area_share(item.dilated),
         "boxes": [asdict(box) for box in item.boxes],

@@ -66,7 +66,8 @@ class Score:
 
     ``drop`` is ``logit_source - logit_candidate`` of the true class; ``residual`` is the evidence for
     the class left in the candidate (a logit; its scale is the backend's own), ``rank`` the class's
-    place among all classes on the candidate (1 = still the best guess) and ``probability`` its softmax.
+    place among all classes on the candidate (1 = still the best guess), ``probability`` its softmax and
+    ``top5`` the class indices that the candidate looks like now, best first.
     """
 
     logit_source: float
@@ -74,6 +75,7 @@ class Score:
     residual: float
     rank: int
     probability: float
+    top5: tuple[int, ...] = ()
 
     @property
     def drop(self) -> float:
@@ -104,6 +106,17 @@ class SecondLook(Protocol):
 
     def second_look_helped(self, request: MaskRequest, first: np.ndarray, second: np.ndarray) -> bool:
         """Whether the second inpainted image holds clearly less evidence of the class than the first."""
+        ...
+
+
+@runtime_checkable
+class ResidualDetector(Protocol):
+    """A masker that can look for the object again on the finished candidate."""
+
+    def residual_boxes(
+        self, requests: Sequence[MaskRequest], candidates: Sequence[np.ndarray]
+    ) -> list[tuple[Box, ...]]:
+        """What is still found of each request's class on its candidate, most confident first; () is good."""
         ...
 
 

@@ -5,7 +5,8 @@ Entries hold an import path, not a class: listing them (on the page, in ``--help
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Literal
 
@@ -23,23 +24,35 @@ class BackendEntry:
     ``grade`` is "paper" for the published pipeline's own models and "embedded" for the stand-ins that
     run anywhere; "test" entries are hidden from the page. ``keeps_cache`` says that its constructor takes
     ``cache_dir``, a folder where it may keep what is slow to compute; the output does not depend on it.
+    ``parameters`` are passed to the constructor: one class can stand under several names.
     """
 
     target: str
     label: str
     grade: Literal["paper", "embedded", "test"]
     keeps_cache: bool = False
+    parameters: Mapping[str, object] = field(default_factory=dict)
 
     def load(self, **parameters: object):
         module, _, attribute = self.target.partition(":")
-        return getattr(import_module(module), attribute)(**parameters)
+        return getattr(import_module(module), attribute)(**self.parameters, **parameters)
 
+
+_DINO_SAM = "generation.masking.groundingdino_sam:GroundingDinoSamMasker"
+_CLIP = "generation.scoring.clip:ClipScorer"
 
 MASKERS: dict[str, BackendEntry] = {
     "embedded_cam": BackendEntry(
         "generation.masking.embedded_cam:EmbeddedCamMasker",
         "Embedded: activation map + GrabCut",
         "embedded",
+    ),
+    "groundingdino_sam": BackendEntry(_DINO_SAM, "GroundingDINO Swin-T + SAM ViT-H (as published)", "paper"),
+    "groundingdino_sam_l": BackendEntry(
+        _DINO_SAM, "GroundingDINO Swin-T + SAM ViT-L", "paper", parameters={"sam_variant": "vit_l"}
+    ),
+    "groundingdino_sam_b": BackendEntry(
+        _DINO_SAM, "GroundingDINO Swin-T + SAM ViT-B", "paper", parameters={"sam_variant": "vit_b"}
     ),
     "noop": BackendEntry("generation.masking.noop:CentreMasker", "Fixed centre square (benchmarks)", "test"),
 }
@@ -48,6 +61,7 @@ INPAINTERS: dict[str, BackendEntry] = {
         "generation.inpainting.patchmatch:PatchMatchInpainter", "Embedded: PatchMatch", "embedded"
     ),
     "telea": BackendEntry("generation.inpainting.telea:TeleaInpainter", "Embedded: OpenCV Telea (fast)", "embedded"),
+    "lama": BackendEntry("generation.inpainting.lama:LamaInpainter", "LaMa big-lama (as published)", "paper"),
     "noop": BackendEntry("generation.inpainting.noop:GreyInpainter", "Mean colour (benchmarks)", "test"),
 }
 SCORERS: dict[str, BackendEntry] = {
@@ -56,6 +70,13 @@ SCORERS: dict[str, BackendEntry] = {
         "Embedded: EfficientNet-Lite0 + MiniLM",
         "embedded",
         keeps_cache=True,
+    ),
+    "clip": BackendEntry(_CLIP, "CLIP ViT-B/16, OpenAI weights (as published)", "paper", keeps_cache=True),
+    "clip_b32": BackendEntry(
+        _CLIP, "CLIP ViT-B/32, OpenAI weights", "paper", keeps_cache=True, parameters={"variant": "clip_vit_b_32"}
+    ),
+    "clip_rn50": BackendEntry(
+        _CLIP, "CLIP RN50, OpenAI weights", "paper", keeps_cache=True, parameters={"variant": "clip_rn50"}
     ),
     "noop": BackendEntry("generation.scoring.noop:PixelScorer", "Share of changed pixels (benchmarks)", "test"),
 }

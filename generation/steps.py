@@ -29,7 +29,7 @@ from generation.artifacts import (
 from generation.backends import Backends
 from generation.decode import UnreadableImage, resize_working
 from generation.masking.postprocess import area_share, clean_mask, composite, dilate, perceptual_hash
-from generation.protocols import Box, MaskProposal, MaskRequest, Score, ScoreRequest, SecondLook
+from generation.protocols import Box, MaskProposal, MaskRequest, ResidualDetector, Score, ScoreRequest, SecondLook
 from generation.recipe import RecipeOptions, canonical_hash
 from generation.sources import SourceChanged, open_source
 
@@ -49,6 +49,7 @@ class Work:
     dilated: np.ndarray | None = None
     result: np.ndarray | None = None
     score: Score | None = None
+    residual_boxes: tuple[Box, ...] | None = None
     key: str = ""
     manifest: dict | None = None
     phash: str = ""
@@ -193,13 +194,22 @@ class Steps:
         fresh = []
         for item in items:
             item.phash = perceptual_hash(item.result)
-            item.score = self._known_score(item) if item.manifest is not None else None
+            if item.manifest is not None:
+                self._take_known_score(item)
             if item.score is None:
                 fresh.append(item)
         if fresh:
             requests = [ScoreRequest(i.raw, i.result, i.source.class_index) for i in fresh]
             for item, score in zip(fresh, self._backends.scorer.score(requests), strict=True):
                 item.score = score
+        if isinstance(self._backends.masker, ResidualDetector):
+            self._detect_again([item for item in items if item.residual_boxes is None], self._backends.masker)
+
+    @staticmethod
+    def _detect_again(items: list[Work], detector: ResidualDetector) -> None:
+        left = detector.residual_boxes([item.request for item in items], [item.result for item in items])
+        for item, boxes in zip(items, left, strict=True):
+            item.residual_boxes = boxes
 
     def write(self, items: list[Work]) -> None:
         for item in items:
@@ -233,6 +243,8 @@ class Steps:
             residual=item.score.residual,
             rank=item.score.rank,
             probability=item.score.probability,
+            top5=list(item.score.top5),
+            residual_boxes=None if item.residual_boxes is None else [asdict(box) for box in item.residual_boxes],
             area=area_share(item.mask),
             dilated_area=area_share(item.dilated),
             phash=item.phash,
@@ -281,16 +293,20 @@ class Steps:
         item.result = decode_png((folder / "result.png").read_bytes())
         return True
 
-    def _known_score(self, item: Work) -> Score | None:
+    def _take_known_score(self, item: Work) -> None:
+        """What the same scorer and masker found on the same pixels before, if they did."""
         made = select(Candidate, Recipe).join(Recipe).where(Candidate.folder == candidate_folder(item.key))
         with self._workspace.read() as session:
             for candidate, recipe in session.execute(made):
-                if recipe.config["backends"]["scorer"] == self._fingerprints["scorer"]:
-                    return Score(
+                backends = recipe.config["backends"]
+                if backends["scorer"] == self._fingerprints["scorer"]:
+                    item.score = Score(
                         candidate.logit_source,
                         candidate.logit_candidate,
                         candidate.residual,
                         candidate.rank,
                         candidate.probability,
+                        tuple(candidate.top5),
                     )
-        return None
+                if backends["masker"] == self._fingerprints["masker"] and candidate.residual_boxes is not None:
+                    item.residual_boxes = tuple(Box(**box) for box in candidate.residual_boxes)

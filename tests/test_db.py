@@ -105,9 +105,9 @@ def test_a_decision_cannot_be_rewritten(workspace):
         session.execute(
             text(
                 "INSERT INTO candidates (id, source_id, recipe_id, kind, version, class_index, folder, result_sha256,"
-                ' width, height, logit_source, logit_candidate, "drop", residual, rank, probability, area,'
+                ' width, height, logit_source, logit_candidate, "drop", residual, rank, probability, top5, area,'
                 " dilated_area, phash, boxes, timings, notes, created_at)"
-                " VALUES (1, 1, 1, 'background', 1, 0, 'f', 's', 1, 1, 1, 0, 1, 0, 5, 0.1, 0.2, 0.3, 'p', '[]',"
+                " VALUES (1, 1, 1, 'background', 1, 0, 'f', 's', 1, 1, 1, 0, 1, 0, 5, 0.1, '[]', 0.2, 0.3, 'p', '[]',"
                 " '{}', '{}', '2026-01-01')"
             )
         )

@@ -26,7 +26,7 @@ from generation.backends import Backends, load_backends
 from generation.masking.postprocess import dilate
 from generation.pipeline import GenerationStopped, Selection, generate
 from generation.preview import preview
-from generation.protocols import InpaintResult, MaskProposal
+from generation.protocols import Box, InpaintResult, MaskProposal
 from generation.recipe import RecipeError, RecipeOptions
 from generation.sources import ImportSpec, import_images
 from tests.conftest import ROOT, write_photos
@@ -196,6 +196,34 @@ def test_nothing_detected_is_a_state(photos):
     inner = load_backends(NOOP)
     result = generate(photos, NOOP, backends=Backends(_EmptyMasker(), inner.inpainter, inner.scorer))
     assert result.states["no_detection"] == 12
+
+
+class _LookingAgain(_EmptyMasker):
+    """Masks the centre, and finds the object again on the candidates whose corner is dark."""
+
+    def propose(self, requests):
+        return load_backends(NOOP).masker.propose(requests)
+
+    def residual_boxes(self, requests, candidates):
+        self.asked = getattr(self, "asked", 0) + len(candidates)
+        box = Box(0, 0, 9, 9, "tench", 0.7)
+        return [(box,) if candidate[0, 0].mean() < 128 else () for candidate in candidates]
+
+
+def test_what_the_detector_still_finds_is_kept_with_the_candidate(photos):
+    inner = load_backends(NOOP)
+    masker = _LookingAgain()
+    backends = Backends(masker, inner.inpainter, inner.scorer)
+    generate(photos, NOOP, backends=backends)
+    with photos.read() as session:
+        candidates = session.scalars(select(Candidate)).all()
+    for candidate in candidates:
+        corner = decode_png((photos.path(candidate.folder) / "result.png").read_bytes())[0, 0].mean()
+        assert [box["confidence"] for box in candidate.residual_boxes] == ([0.7] if corner < 128 else [])
+    assert {len(c.residual_boxes) for c in candidates} == {0, 1}
+    changed = RecipeOptions(masker="noop", inpainter="noop", scorer="noop", min_area=0.01)
+    generate(photos, changed, backends=backends)
+    assert masker.asked == 12, "a limit that touches no pixel does not run the detector again"
 
 
 class _FailingInpainter:

@@ -24,7 +24,7 @@ class EmbeddedDualScorer:
     """Scores on the 1000 ImageNet classes.
 
     ``logit_source`` and ``logit_candidate`` are ``34 * cosine`` of the image with "a photo of a {class}";
-    ``residual``, ``rank`` and ``probability`` come from EfficientNet-Lite0's own 1000 logits on the
+    ``residual``, ``rank``, ``probability`` and ``top5`` come from EfficientNet-Lite0's own 1000 logits on the
     candidate. The text features are computed once here; ``cache_dir`` keeps what is slow about them.
     Thread-safe; images are scored one by one, so a batch equals its images.
     """
@@ -57,6 +57,7 @@ class EmbeddedDualScorer:
             residual=float(logits[index]),
             rank=int((logits > logits[index]).sum()) + 1,
             probability=float(logits.softmax(0)[index]),
+            top5=tuple(logits.topk(5).indices.tolist()),
         )
 
     def _pooled(self, image: np.ndarray) -> Tensor:
