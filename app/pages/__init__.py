@@ -42,7 +42,7 @@ def build_pages(workspace: Workspace, user_id: int) -> gr.Blocks:
                     page = add()
                 if page is None:
                     continue
-                tab.select(page.refresh, None, list(page.outputs), **QUIET)
+                tab.select(page.refresh, list(page.inputs), list(page.outputs), **QUIET)
                 if page.load is not None:
                     demo.load(page.load, None, list(page.load_outputs), **QUIET)
                 if name == "overview":

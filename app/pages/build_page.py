@@ -72,9 +72,6 @@ def build_page(workspace: Workspace) -> Page:
     builds = markup("build-list")
     fields = [verdicts, bound, drop, area_min, area_max, residual]
 
-    def show(*values: object) -> str:
-        return render_members(workspace, *values)
-
     def choose(preset: str, *values: object) -> tuple[object, ...]:
         values = values if preset == CUSTOM else _values(PRESETS[preset])
         return *values, preset, render_members(workspace, *values)
@@ -90,16 +87,19 @@ def build_page(workspace: Workspace) -> Page:
             return f"{label} holds exactly this already; nothing new was frozen."
         return f"Frozen as {label} with {frozen.build.item_count:,} images. It can be exported now."
 
-    def refresh() -> tuple[object, ...]:
-        values = _values(PRESETS["bg"])
-        return "bg", *values, "bg", render_members(workspace, *values), render_builds(workspace)
+    def refresh(*values: object) -> tuple[str, str]:
+        return render_members(workspace, *values), render_builds(workspace)
+
+    def load() -> tuple[object, ...]:
+        # Gradio shows 0 in a number that begins as None, but not in one that is set to it.
+        return _values(PRESETS["bg"])
 
     preset.input(choose, [preset, *fields], [*fields, name, members], **ACTION)
-    for component in (verdicts, bound, drop, area_min, area_max, residual):
+    for component in fields:
         component.input(edit, fields, [preset, members], trigger_mode="always_last", **ACTION)
     frozen = button.click(freeze_build, [name, *fields], message, **ACTION)
     frozen.then(lambda: render_builds(workspace), None, builds, **ACTION)
-    return Page(refresh, [preset, *fields, name, members, builds])
+    return Page(refresh, [members, builds], inputs=fields, load=load, load_outputs=fields)
 
 
 def _values(rule: Rule) -> tuple[object, ...]:

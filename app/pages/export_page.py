@@ -30,6 +30,7 @@ from db.queries import LOCAL_USER
 from db.workspace import Workspace
 from exports.builds import build_label, find_build, list_builds
 from exports.registry import EXPORTERS
+from exports.rules import Rule
 
 SHOWN_ARCHIVES = 20
 
@@ -39,9 +40,10 @@ def export_page(workspace: Workspace) -> Page:
     heading("Export", "Write a frozen build as an archive. The same build gives the same bytes every time.")
     nothing = markup("export-nothing")
     with gr.Row():
-        build = gr.Dropdown([], label="Build", info="Frozen on the Build page", elem_id="export-build")
+        build = gr.Dropdown([], value=None, label="Build", info="Frozen on the Build page", elem_id="export-build")
         formats = [(exporter.label, name) for name, exporter in EXPORTERS.items()]
         archive_format = gr.Dropdown(formats, value=formats[0][1], label="Format", info="How the archive is laid out")
+    facts = markup("export-facts")
     folder = gr.Textbox(
         str(workspace.root / "archives"),
         label="Output folder",
@@ -65,17 +67,32 @@ def export_page(workspace: Workspace) -> Page:
             job = enqueue(session, "export", params, created_by=LOCAL_USER)
         return f"Job {job.id} exports {label} to {target}."
 
-    def refresh() -> tuple[object, ...]:
+    def refresh(chosen: str | None) -> tuple[object, ...]:
         with workspace.read() as session:
             builds = list_builds(session)
         choices = [(f"{build_label(b)}: {b.item_count:,} images", build_label(b)) for b in builds]
-        newest = max(builds, key=lambda b: b.id, default=None)
-        shown = gr.Dropdown(choices=choices, value=build_label(newest) if newest else None)
-        return "" if builds else _no_builds(), shown, render_archives(workspace)
+        known = [build_label(b) for b in sorted(builds, key=lambda b: b.id)]
+        value = chosen if chosen in known else next(reversed(known), None)
+        shown = gr.Dropdown(choices=choices, value=value)
+        return "" if builds else _no_builds(), shown, render_facts(workspace, value), render_archives(workspace)
 
+    build.input(lambda chosen: render_facts(workspace, chosen), build, facts, **ACTION)
     start.click(export, [build, archive_format, folder], message, **ACTION).then(None, js=JOBS_CHANGED_JS)
     jobs.submit(lambda: render_archives(workspace), None, archives, **QUIET)
-    return Page(refresh, [nothing, build, archives])
+    return Page(refresh, [nothing, build, facts, archives], inputs=[build])
+
+
+def render_facts(workspace: Workspace, reference: str | None) -> str:
+    """What is in a build, as HTML; nothing without one."""
+    if not reference:
+        return ""
+    with workspace.read() as session:
+        build = find_build(session, reference)
+    rule = Rule.from_json(build.rule).describe()
+    return (
+        f'<p class="rule"><strong>{escape(build_label(build))}: {build.item_count:,} images.</strong> {escape(rule)} '
+        f'<span class="aside">Content hash <code>{escape(build.content_hash[:16])}</code></span></p>'
+    )
 
 
 def render_archives(workspace: Workspace) -> str:

@@ -67,7 +67,7 @@ def generate_page(workspace: Workspace) -> Page:
     fields, grades = _form()
     section("2. Try on one photo")
     with gr.Row(elem_classes="filters"):
-        name = gr.Textbox(label="Photo", placeholder="Its name; empty takes any", elem_id="try-name")
+        name = gr.Textbox("", label="Photo", placeholder="Its name; empty takes any", elem_id="try-name")
         attempt = gr.Button("Try it", elem_id="try-start", elem_classes="short")
         lucky = gr.Button("Try a random photo", elem_id="try-random", elem_classes="short")
     try_message = markup("try-message")
@@ -121,7 +121,7 @@ def generate_page(workspace: Workspace) -> Page:
     run.click(run_all, [limit, redo, *inputs], run_message, **ACTION).then(None, js=JOBS_CHANGED_JS)
     try_jobs.submit(lambda: render_preview(workspace), None, outcome, **QUIET)
     run_jobs.submit(lambda: render_states(workspace), None, states, **QUIET)
-    return Page(refresh, [outcome, states], load, [grades, limit, *inputs])
+    return Page(refresh, [outcome, states], load=load, load_outputs=[grades, limit, *inputs])
 
 
 def starting_options(recipe: Recipe | None) -> RecipeOptions:
@@ -137,10 +137,10 @@ def starting_options(recipe: Recipe | None) -> RecipeOptions:
 
 
 def render_grades(masker: str, inpainter: str, scorer: str) -> str:
-    """The chosen backends in full, with their grades, as HTML."""
+    """The grades of the chosen backends as HTML."""
     chosen = (("masker", "Mask", masker), ("inpainter", "Inpaint", inpainter), ("scorer", "Score", scorer))
     entries = [(title, find_backend(stage, name)) for stage, title, name in chosen]
-    items = "".join(f"<li>{title}: {escape(entry.label)} {badge(entry.grade)}</li>" for title, entry in entries)
+    items = "".join(f"<li>{title} {badge(entry.grade)}</li>" for title, entry in entries)
     return f'<ul class="grades" aria-label="Grades of the chosen backends">{items}</ul>'
 
 

@@ -57,10 +57,14 @@ PROJECT_ERRORS = (
 
 @dataclass(frozen=True)
 class Page:
-    """How a page is brought up to date: ``refresh`` whenever its tab is opened, ``load`` once when the site is."""
+    """How a page is brought up to date: ``refresh`` whenever it is opened, ``load`` once with the whole site.
 
-    refresh: Callable[[], Any]
+    ``refresh`` is given the values of ``inputs``, so that what a person has chosen stays.
+    """
+
+    refresh: Callable[..., Any]
     outputs: Sequence[gr.components.Component]
+    inputs: Sequence[gr.components.Component] = field(default=())
     load: Callable[[], Any] | None = None
     load_outputs: Sequence[gr.components.Component] = field(default=())
 

@@ -56,8 +56,9 @@ def sources_page(workspace: Workspace) -> Page:
     with gr.Row(equal_height=False):
         with gr.Column(scale=3):
             layout = gr.Radio(LAYOUTS, value="imagefolder", label="Layout of the folder")
-            root = gr.Textbox(label="Folder of photos", placeholder="/data/imagenet/val", elem_id="import-root")
+            root = gr.Textbox("", label="Folder of photos", placeholder="/data/imagenet/val", elem_id="import-root")
             ground_truth = gr.Textbox(
+                "",
                 label="Ground-truth file (flat layout only)",
                 placeholder="/data/imagenet/LOC_val_solution.csv",
                 info="LOC_val_solution.csv, or the development kit's ILSVRC2012_validation_ground_truth.txt",
@@ -72,7 +73,9 @@ def sources_page(workspace: Workspace) -> Page:
             summary = markup("import-summary")
     section("Photos")
     with gr.Row(elem_classes="filters"):
-        class_text = gr.Textbox(label="Class: name, wnid or index", placeholder="any; Enter", elem_id="sources-class")
+        class_text = gr.Textbox(
+            "", label="Class: name, wnid or index", placeholder="any; Enter", elem_id="sources-class"
+        )
         states = [("Any state", ANY_STATE), *((name, state.value) for state, (name, _) in STATE_TEXT.items())]
         state = gr.Dropdown(states, value=ANY_STATE, label="State", elem_id="sources-state")
     grid = markup("sources-grid")
@@ -107,8 +110,8 @@ def sources_page(workspace: Workspace) -> Page:
     def go_on(class_text: str, state: str, trail: list[int], following: int | None) -> tuple[object, ...]:
         return show(class_text, state, trail if following is None else [*trail, following])
 
-    def refresh() -> tuple[object, ...]:
-        return render_summary(workspace), "", ANY_STATE, *first("", ANY_STATE)
+    def refresh(class_text: str, state: str, trail: list[int]) -> tuple[object, ...]:
+        return render_summary(workspace), *show(class_text, state, trail)
 
     start.click(import_folder, [layout, root, ground_truth, split], message, **ACTION).then(None, js=JOBS_CHANGED_JS)
     demo.click(import_demo, None, message, **ACTION).then(None, js=JOBS_CHANGED_JS)
@@ -116,9 +119,9 @@ def sources_page(workspace: Workspace) -> Page:
     state.input(first, [class_text, state], shown, **ACTION)
     back.click(go_back, [class_text, state, trail], shown, **ACTION)
     forward.click(go_on, [class_text, state, trail, following], shown, **ACTION)
-    outputs = [summary, class_text, state, *shown]
-    jobs.submit(refresh, None, outputs, **QUIET)
-    return Page(refresh, outputs)
+    place = [class_text, state, trail]
+    jobs.submit(refresh, place, [summary, *shown], **QUIET)
+    return Page(refresh, [summary, *shown], inputs=place)
 
 
 def render_summary(workspace: Workspace) -> str:

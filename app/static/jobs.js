@@ -2,7 +2,7 @@
 
 const ACTIVE_MS = 1000;
 const IDLE_MS = 5000;
-const LIMIT = 20;
+const LIMIT = 50;
 const STATES = { queued: 'Waiting', running: 'Running', done: 'Done', failed: 'Failed', cancelled: 'Cancelled' };
 const UNITS = { import: 'photos', generate: 'photos', preview: 'photos', export: 'images' };
 
