@@ -239,13 +239,13 @@ def test_the_rule_is_shown_at_once_and_frozen_once(chromium_page, url, workspace
     populate(workspace)
     open_page(page, url, "build")
     page.wait_for_selector("#build-members >> text=A sample of 24 of the 45 members")
-    page.fill("#build-drop input", "10")
+    page.fill("#build-drop :is(input, textarea)", "10")
     page.wait_for_selector("#build-members >> text=of the 24 members")
     assert page.is_checked("#build-preset input[value=custom]")
     go(page, "export")
     go(page, "build")
     page.wait_for_timeout(500)
-    assert page.input_value("#build-drop input") == "10"
+    assert page.input_value("#build-drop :is(input, textarea)") == "10"
     page.wait_for_selector("#build-members >> text=of the 24 members")
     page.fill("#build-name :is(input, textarea)", "Not A Name")
     page.click("#build-freeze")
@@ -273,3 +273,16 @@ def test_nothing_is_cut_off(chromium, url, workspace, width, height, scheme):
         wider = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wider <= 0, f"{name} scrolls sideways by {wider} px"
     context.close()
+
+
+@pytest.mark.parametrize("visit", range(3))
+def test_a_reloaded_build_page_starts_from_the_whole_preset(workspace, url, chromium_page, visit):
+    """An empty bound must mean none, also to the first event, which comes while the page is loading."""
+    synthetic_candidates(workspace, 3)
+    page = chromium_page
+    page.goto(f"{url}/#build")
+    page.reload()
+    rule = page.locator("#build-members .rule")
+    rule.wait_for()
+    page.wait_for_timeout(1500)
+    assert rule.inner_text() == "Every background candidate of the val sources that no annotator rejects."

@@ -288,11 +288,12 @@ def test_the_histogram_shows_the_threshold_and_describes_itself():
 
 
 def test_a_rule_that_cannot_be_is_a_sentence_on_the_page(workspace):
-    assert "Go to Generate" in render_members(workspace, "any", "above", None, None, None, None)
+    assert "Go to Generate" in render_members(workspace, "any", "above", "", "", "", "")
     synthetic_candidates(workspace, 12, size=16)
-    assert 'role="alert"' in render_members(workspace, "any", "above", None, 0.9, 0.1, None)
-    shown = render_members(workspace, "not_rejected", "above", 2.0, None, None, None)
+    assert 'role="alert"' in render_members(workspace, "any", "above", "", "0.9", "0.1", "")
+    shown = render_members(workspace, "not_rejected", "above", "2", "", "", "")
     assert "drop too low" in shown and "<strong>7</strong>" in shown
+    assert "Smallest area" in render_members(workspace, "any", "above", "", "a lot", "", "")
 
 
 def test_a_job_that_waits_says_so(client, shared_workspace):

@@ -18,6 +18,8 @@ from app.pages.shared import (
     heading,
     markup,
     notice,
+    optional_number,
+    optional_number_box,
     section,
     table,
 )
@@ -48,6 +50,7 @@ CAUSE_TEXT = {
     Cause.RESIDUAL: "residual too high",
 }
 SAMPLE = 24
+DROP, AREA_MIN, AREA_MAX, RESIDUAL = "Drop", "Smallest area", "Largest area", "Largest residual"
 
 
 def build_page(workspace: Workspace) -> Page:
@@ -59,10 +62,10 @@ def build_page(workspace: Workspace) -> Page:
             VERDICT_CHOICES, value="not_rejected", label="Review", filterable=False, elem_id="build-verdicts"
         )
         bound = gr.Dropdown(BOUND_CHOICES, value="above", label="Drop bound", filterable=False, min_width=120)
-        drop = gr.Number(None, label="Drop", placeholder="none", step=0.5, min_width=110, elem_id="build-drop")
-        area_min = gr.Number(None, label="Smallest area", placeholder="none", step=0.05, min_width=110)
-        area_max = gr.Number(None, label="Largest area", placeholder="none", step=0.05, min_width=110)
-        residual = gr.Number(None, label="Largest residual", placeholder="none", step=0.5, min_width=110)
+        drop = optional_number_box(DROP, min_width=110, elem_id="build-drop")
+        area_min = optional_number_box(AREA_MIN, min_width=110)
+        area_max = optional_number_box(AREA_MAX, min_width=110)
+        residual = optional_number_box(RESIDUAL, min_width=110)
     members = markup("build-members")
     section("Freeze")
     with gr.Row(elem_classes="filters"):
@@ -90,16 +93,12 @@ def build_page(workspace: Workspace) -> Page:
     def refresh(*values: object) -> tuple[str, str]:
         return render_members(workspace, *values), render_builds(workspace)
 
-    def load() -> tuple[object, ...]:
-        # Gradio shows 0 in a number that begins as None, but not in one that is set to it.
-        return _values(PRESETS["bg"])
-
     preset.input(choose, [preset, *fields], [*fields, name, members], **ACTION)
     for component in fields:
         component.input(edit, fields, [preset, members], trigger_mode="always_last", **ACTION)
     frozen = button.click(freeze_build, [name, *fields], message, **ACTION)
     frozen.then(lambda: render_builds(workspace), None, builds, **ACTION)
-    return Page(refresh, [members, builds], inputs=fields, load=load, load_outputs=fields)
+    return Page(refresh, [members, builds], inputs=fields)
 
 
 def _values(rule: Rule) -> tuple[object, ...]:
@@ -108,26 +107,28 @@ def _values(rule: Rule) -> tuple[object, ...]:
         bound, drop = "at_least", rule.drop_at_least
     else:
         bound, drop = "above", rule.drop_above
-    return rule.verdicts, bound, drop, rule.area_min, rule.area_max, rule.residual_max
+    numbers = (drop, rule.area_min, rule.area_max, rule.residual_max)
+    return rule.verdicts, bound, *("" if number is None else f"{number:g}" for number in numbers)
 
 
 def _rule(
     verdicts: str,
     bound: str,
-    drop: float | None,
-    area_min: float | None,
-    area_max: float | None,
-    residual: float | None,
+    drop: str,
+    area_min: str,
+    area_max: str,
+    residual: str,
 ) -> Rule:
     if verdicts is None or bound is None:
         raise FormError("Choose what review must say and how the drop is bounded.")
+    threshold = optional_number(drop, DROP)
     return Rule(
         verdicts=verdicts,
-        drop_above=drop if bound == "above" else None,
-        drop_at_least=drop if bound == "at_least" else None,
-        area_min=area_min,
-        area_max=area_max,
-        residual_max=residual,
+        drop_above=threshold if bound == "above" else None,
+        drop_at_least=threshold if bound == "at_least" else None,
+        area_min=optional_number(area_min, AREA_MIN),
+        area_max=optional_number(area_max, AREA_MAX),
+        residual_max=optional_number(residual, RESIDUAL),
     )
 
 

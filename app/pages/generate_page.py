@@ -24,6 +24,8 @@ from app.pages.shared import (
     job_display,
     last_job,
     markup,
+    optional_number,
+    optional_number_box,
     section,
     state_table,
     table,
@@ -36,6 +38,7 @@ from generation.recipe import RecipeError, RecipeOptions, default_options
 from generation.registry import Stage, find_backend, listed_backends
 
 SHOWN_REASONS = 5
+LIMIT = "At most this many photos"
 STAGES = ("masker", "inpainter", "scorer")
 # Field of RecipeOptions: what the page calls it, and what it does.
 NUMBERS = {
@@ -75,7 +78,7 @@ def generate_page(workspace: Workspace) -> Page:
     outcome = markup("try-outcome")
     section("3. Run all")
     with gr.Row(elem_classes="filters"):
-        limit = gr.Number(None, label="At most this many photos", placeholder="all", precision=0, elem_id="run-limit")
+        limit = optional_number_box(LIMIT, placeholder="all", elem_id="run-limit")
         redo = gr.Checkbox(False, label="Try the failed ones again", elem_classes="beside")
         run = gr.Button("Run all", variant="primary", elem_id="run-start", elem_classes="short")
     run_message = markup("run-message")
@@ -95,8 +98,8 @@ def generate_page(workspace: Workspace) -> Page:
         return _enqueue_preview(workspace, options_of(values), "")
 
     @action
-    def run_all(limit: float | None, redo: bool, *values: object) -> str:
-        return _enqueue_generate(workspace, options_of(values), limit, redo)
+    def run_all(limit: str, redo: bool, *values: object) -> str:
+        return _enqueue_generate(workspace, options_of(values), optional_number(limit, LIMIT), redo)
 
     def suit(masker: str) -> tuple[object, ...]:
         suited = asdict(default_options(masker=masker))
@@ -105,8 +108,7 @@ def generate_page(workspace: Workspace) -> Page:
     def load() -> tuple[object, ...]:
         with workspace.read() as session:
             options = asdict(starting_options(active_recipe(session)))
-        # Gradio shows 0 in a number that begins as None, but not in one that is set to it.
-        return render_grades(*(options[stage] for stage in STAGES)), None, *(options[field] for field in fields)
+        return render_grades(*(options[stage] for stage in STAGES)), *(options[field] for field in fields)
 
     def refresh() -> tuple[str, str]:
         return render_preview(workspace), render_states(workspace)
@@ -121,7 +123,7 @@ def generate_page(workspace: Workspace) -> Page:
     run.click(run_all, [limit, redo, *inputs], run_message, **ACTION).then(None, js=JOBS_CHANGED_JS)
     try_jobs.submit(lambda: render_preview(workspace), None, outcome, **QUIET)
     run_jobs.submit(lambda: render_states(workspace), None, states, **QUIET)
-    return Page(refresh, [outcome, states], load=load, load_outputs=[grades, limit, *inputs])
+    return Page(refresh, [outcome, states], load=load, load_outputs=[grades, *inputs])
 
 
 def starting_options(recipe: Recipe | None) -> RecipeOptions:
@@ -247,7 +249,7 @@ def _any_source(session: Session) -> SourceImage:
 
 def _enqueue_generate(workspace: Workspace, options: RecipeOptions, limit: float | None, redo_failed: bool) -> str:
     if limit is not None and limit < 1:
-        raise FormError("At most this many photos: give a number from 1 up, or leave it empty for all.")
+        raise FormError(f"{LIMIT}: give a number from 1 up, or leave it empty for all.")
     with workspace.write() as session:
         if not source_count(session):
             raise FormError("There are no photos yet; import some on the Sources page first.")

@@ -209,6 +209,25 @@ def action(work: Callable[..., str]) -> Callable[..., str]:
     return wrapped
 
 
+def optional_number_box(label: str, *, placeholder: str = "none", **options: Any) -> gr.Textbox:
+    """A field for a number that may be left empty; read it with :func:`optional_number`.
+
+    Not ``gr.Number``: an empty one says 0 to an event that comes while the page is still loading.
+    """
+    return gr.Textbox("", label=label, placeholder=placeholder, max_lines=1, **options)
+
+
+def optional_number(text: str | None, label: str) -> float | None:
+    """The number in a field, None when it is empty. :class:`FormError` names the field otherwise."""
+    words = (text or "").strip()
+    if not words:
+        return None
+    try:
+        return float(words)
+    except ValueError:
+        raise FormError(f"{label}: {words!r} is not a number; write one such as 0.5, or leave it empty.") from None
+
+
 def last_job(session: Session, kind: str, state: JobState = JobState.DONE) -> Job | None:
     """The newest job of that kind in that state."""
     query = select(Job).where(Job.kind == kind, Job.state == state).order_by(Job.id.desc()).limit(1)

@@ -135,7 +135,7 @@ def render_summary(workspace: Workspace) -> str:
             "this tool.",
         )
     result = job.result
-    skipped = [_skipped_row(item) for item in result.get("skipped", [])]
+    skipped = [(item["path"], item["message"]) for item in result["skipped"]]
     facts = (
         f"<p>Job {job.id} found {int(result['found']):,} files: <strong>{int(result['added']):,} added</strong>, "
         f"{int(result['already_there']):,} there already, {len(skipped):,} skipped.</p>"
@@ -147,14 +147,6 @@ def render_summary(workspace: Workspace) -> str:
     more = f'<p class="aside">… and {rest:,} more, in the job\'s result.</p>' if rest else ""
     files = table("Skipped files and why", ("File", "Why"), rows)
     return f'<section class="card"><h3>Last import</h3>{facts}{files}{more}</section>'
-
-
-def _skipped_row(item: dict | list) -> tuple[str, str]:
-    """The path and the reason of a skipped file, from either shape a job's result may hold it in."""
-    if isinstance(item, dict):
-        return str(item["path"]), str(item["message"])
-    path, _, message = item
-    return str(path), str(message)
 
 
 def render_grid(workspace: Workspace, class_text: str, state: str, after: int) -> GridPage:
