@@ -1,4 +1,8 @@
-"""Helpers for tests that drive the pages in a real Chromium. Use with ``from tests.browser import chromium_page``."""
+"""Helpers for tests that drive the pages in a real Chromium.
+
+The fixtures ``chromium`` and ``chromium_page`` are registered once, in conftest.py: a module that imported
+them would get a second browser, which Playwright does not allow.
+"""
 
 from __future__ import annotations
 

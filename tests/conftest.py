@@ -18,6 +18,9 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from db.workspace import Workspace, open_workspace
+from tests.browser import chromium, chromium_page
+
+__all__ = ["chromium", "chromium_page"]
 
 ROOT = Path(__file__).resolve().parent.parent
 

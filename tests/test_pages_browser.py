@@ -13,10 +13,9 @@ from app.worker import JobProgress, run_job
 from db.jobs import claim, heartbeat
 from db.models import Build, Candidate, Job, JobState, Outcome, SourceImage, State
 from db.queries import active_recipe
-from tests.browser import browser_context, chromium, chromium_page, serve, synthetic_candidates
+from tests.browser import browser_context, serve, synthetic_candidates
 from tests.conftest import write_photos
 
-__all__ = ["chromium", "chromium_page"]
 pytestmark = pytest.mark.browser
 
 PAGES = ("overview", "sources", "generate", "review", "build", "export")

@@ -11,9 +11,8 @@ from app.pages.review_page import review_page
 from app.review_routes import review_router
 from db.models import CurrentVerdict, Decision
 from db.queries import ensure_user
-from tests.browser import browser_context, chromium, chromium_page, gradio_app, running, synthetic_candidates
+from tests.browser import browser_context, gradio_app, running, synthetic_candidates
 
-__all__ = ["chromium", "chromium_page"]
 pytestmark = pytest.mark.browser
 
 SEEN = (

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser import chromium, chromium_page  # noqa: F401 - fixtures
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.browser
@@ -112,7 +111,7 @@ def review_everything(page, tool: RunningTool) -> None:
     )
 
 
-def test_the_whole_job_by_keyboard_alone(tool, chromium_page):  # noqa: F811
+def test_the_whole_job_by_keyboard_alone(tool, chromium_page):
     page = chromium_page
     page.goto(tool.url)
     page.locator('.site-head nav a[aria-current="page"]').wait_for()
