@@ -323,6 +323,25 @@ def export(
     console.print(f"sha256 {result['sha256']}")
 
 
+@app.command()
+def classes(
+    search: Annotated[str | None, typer.Argument(help="Only classes whose wnid or name holds this.")] = None,
+) -> None:
+    """Print every class: index, wnid, what the detector is asked for and what CLIP is asked about."""
+    from app.terminal import console, plain_table
+    from generation.classes import load_imagenet_classes
+    from generation.masking.groundingdino import prompt_for
+    from ospcoop.clip.scores import DROP_TEMPLATE
+
+    known = load_imagenet_classes()
+    table = plain_table("index ", "wnid", "detector", "CLIP")
+    for index, (wnid, name) in enumerate(zip(known.wnids, known.names, strict=True)):
+        if search is None or search.lower() in f"{wnid} {name}".lower():
+            table.add_row(str(index), wnid, prompt_for(name), DROP_TEMPLATE.format(name))
+    console.print(table)
+    console.print(f"{len(known)} classes, sha256 {known.sha256}")
+
+
 weights_app = typer.Typer(
     help="The published pipeline's model files: list, fetch, verify.",
     epilog="Files go to IMAGENET_BG_WEIGHTS or ~/.cache/imagenet-bg/weights. docs/weights.md says what each is for.",
