@@ -27,12 +27,6 @@ def active_recipe(session: Session) -> Recipe | None:
     return None if recipe_id is None else session.get(Recipe, int(recipe_id))
 
 
-def find_recipe(session: Session, prefix: str) -> Recipe | None:
-    """The recipe whose hash starts with ``prefix``, if exactly one does."""
-    found = list(session.scalars(select(Recipe).where(Recipe.hash.startswith(prefix)).limit(2)))
-    return found[0] if len(found) == 1 else None
-
-
 def source_count(session: Session, split: Split | None = None) -> int:
     query = select(func.count()).select_from(SourceImage)
     return session.scalar(query if split is None else query.where(SourceImage.split == split)) or 0
@@ -52,10 +46,6 @@ def state_counts(session: Session, recipe: Recipe | None, split: Split | None = 
 
 def class_names(session: Session) -> dict[int, str]:
     return {row.class_index: row.name for row in session.scalars(select(ImageClass))}
-
-
-def candidate_count(session: Session, recipe: Recipe) -> int:
-    return session.scalar(select(func.count()).where(Candidate.recipe_id == recipe.id)) or 0
 
 
 def ensure_user(session: Session, name: str = LOCAL_USER) -> User:

@@ -8,12 +8,13 @@ next one does exactly what is missing.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sqlalchemy import delete, func, select
 
-from db.models import Candidate, Kind, Outcome, Recipe, SourceImage, State
+from db.models import Candidate, Outcome, Recipe, SourceImage, State
 from db.progress import NoProgress, Progress
 from db.queries import ACTIVE_RECIPE, class_names, set_meta, state_counts
 from db.workspace import Workspace
@@ -24,6 +25,7 @@ from generation.steps import Steps, Work, guarded
 from generation.streaming import Stage, stream
 
 COMMIT_BATCH = 16
+COMMIT_SECONDS = 1.0
 PAGE = 500
 MAX_FAILURES_IN_A_ROW = 25
 
@@ -134,7 +136,8 @@ def _rate_message(committer: _Committer) -> str:
 
 
 class _Committer:
-    """Collects finished work and writes its rows, a batch a transaction."""
+    """Collects finished work and writes its rows: a batch a transaction, and none waits longer than a second
+    after a later one is done."""
 
     def __init__(self, workspace: Workspace, recipe: Recipe, steps: Steps) -> None:
         self._workspace = workspace
@@ -142,6 +145,7 @@ class _Committer:
         self._steps = steps
         self._waiting: list[tuple[Candidate | None, Outcome]] = []
         self.counts = dict.fromkeys(State, 0)
+        self._flushed_at = time.monotonic()
 
     def add(self, item: Work) -> None:
         made = item.state is State.CANDIDATE
@@ -150,7 +154,7 @@ class _Committer:
         item.forget_pixels()
         self.counts[item.state] += 1
         self._waiting.append((candidate, outcome))
-        if len(self._waiting) >= COMMIT_BATCH:
+        if len(self._waiting) >= COMMIT_BATCH or time.monotonic() - self._flushed_at >= COMMIT_SECONDS:
             self.flush()
 
     def flush(self) -> None:
@@ -166,6 +170,7 @@ class _Committer:
                     outcome.candidate_id = candidate.id
                 session.add(outcome)
         self._waiting.clear()
+        self._flushed_at = time.monotonic()
 
 
 def _pending_query(recipe_id: int, selection: Selection):
@@ -205,12 +210,3 @@ def _pending(workspace: Workspace, recipe: Recipe, selection: Selection) -> Iter
 def _forget_failures(workspace: Workspace, recipe: Recipe) -> None:
     with workspace.write() as session:
         session.execute(delete(Outcome).where(Outcome.recipe_id == recipe.id, Outcome.state == State.FAILED))
-
-
-def candidates_of(workspace: Workspace, recipe: Recipe) -> list[Candidate]:
-    """The recipe's background candidates in the order of their sources, each with its source loaded."""
-    from sqlalchemy.orm import joinedload
-
-    query = select(Candidate).where(Candidate.recipe_id == recipe.id, Candidate.kind == Kind.BACKGROUND)
-    with workspace.read() as session:
-        return list(session.scalars(query.options(joinedload(Candidate.source)).order_by(Candidate.source_id)))

@@ -314,6 +314,29 @@ def test_a_cancel_keeps_what_is_finished(photos):
     assert generate(photos, NOOP).made == 12 - done
 
 
+class _CountsRows:
+    """How many rows are committed at each step, as another process sees it."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self.committed = []
+
+    def update(self, done, total, message=""):
+        with self._workspace.read() as session:
+            self.committed.append(session.scalar(select(func.count()).select_from(Outcome)))
+
+    def log(self, line):
+        pass
+
+
+@pytest.mark.parametrize(("seconds", "before_the_end"), [(0.0, 11), (1e9, 0)])
+def test_slow_work_is_committed_as_time_passes(photos, monkeypatch, seconds, before_the_end):
+    monkeypatch.setattr(pipeline, "COMMIT_SECONDS", seconds)
+    watched = _CountsRows(photos)
+    generate(photos, NOOP, progress=watched)
+    assert watched.committed[-2] == before_the_end
+
+
 _CHILD = """
 import sys
 from db.workspace import open_workspace
