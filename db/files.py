@@ -24,7 +24,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             handle.flush()
             os.fsync(handle.fileno())
         part.replace(path)
-    except BaseException:
+    except BaseException:  # also a cancel or Ctrl-C: clean up, then let it go on
         part.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)

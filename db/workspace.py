@@ -99,7 +99,7 @@ def open_workspace(folder: Path | str, *, create: bool = True) -> Workspace:
     engine = make_engine(database)
     try:
         migrate(engine)
-    except BaseException:
+    except BaseException:  # also a Ctrl-C: no open file is left behind
         engine.dispose()
         raise
     return Workspace(root, engine)

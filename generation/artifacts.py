@@ -94,7 +94,7 @@ def write_folder(folder: Path, files: Mapping[str, bytes], facts: Mapping[str, o
             shutil.rmtree(folder)
         sync_folder(part)
         part.rename(folder)
-    except BaseException:
+    except BaseException:  # also a cancel or Ctrl-C: clean up, then let it go on
         shutil.rmtree(part, ignore_errors=True)
         raise
     sync_folder(folder.parent)

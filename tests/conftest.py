@@ -1,4 +1,4 @@
-"""Fixtures that many test files share, and the switch for the slow tests."""
+"""Fixtures that many test files share."""
 
 from __future__ import annotations
 
@@ -23,18 +23,6 @@ from tests.browser import chromium, chromium_page
 __all__ = ["chromium", "chromium_page"]
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--run-slow", action="store_true", help="run the tests marked slow")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--run-slow"):
-        return
-    for item in items:
-        if "slow" in item.keywords:
-            item.add_marker(pytest.mark.skip(reason="slow; run with --run-slow"))
 
 
 @pytest.fixture
