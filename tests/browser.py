@@ -147,7 +147,7 @@ def chromium_page(chromium, request: pytest.FixtureRequest) -> Iterator[object]:
 
     def console(message) -> None:
         expected = page.expect_network_errors and ("Failed to load resource" in message.text or _is_lost(message.text))
-        if message.type == "error" and not expected:
+        if message.type == "error" and not expected and not _is_gradio_closing(message):
             faults.append(f"console: {message.text} {message.location.get('url', '')}")
 
     def requested(outgoing) -> None:
@@ -245,6 +245,11 @@ def browser_context(browser, **options):
     """A context with a fixed size, language and colour scheme, so that screenshots compare."""
     settings = {"viewport": {"width": 1280, "height": 800}, "color_scheme": "light", "locale": "en-GB"} | options
     return browser.new_context(**settings)
+
+
+def _is_gradio_closing(message) -> bool:
+    """Gradio's client logs the abort of its own event stream when a page is reloaded or left."""
+    return message.text.startswith("AbortError: ") and "/assets/" in message.location.get("url", "")
 
 
 def _is_lost(text: str) -> bool:
