@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, inspect, text
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-HEAD = "0001"
+HEAD = "0002"
+
+
+class MigrationFailed(RuntimeError):
+    """A migration would have left the database inconsistent, so it was rolled back."""
 
 
 class NewerDatabase(RuntimeError):
@@ -24,12 +30,29 @@ def migrate(engine: Engine) -> None:
     _refuse_unknown(current, engine)
     from alembic import command  # a third of a second to import, and rarely needed
 
-    with engine.execution_options(sqlite_begin="IMMEDIATE").connect() as connection, connection.begin():
+    immediate = engine.execution_options(sqlite_begin="IMMEDIATE")
+    with immediate.connect() as connection, _foreign_keys_off(connection), connection.begin():
         # Another process may have migrated while this one waited for the lock.
         _refuse_unknown(_current_version(connection), engine)
         config = _alembic_config()
         config.attributes["connection"] = connection
         command.upgrade(config, HEAD)
+        if broken := connection.exec_driver_sql("PRAGMA foreign_key_check").first():
+            raise MigrationFailed(f"A row of {broken[0]} points at a missing row of {broken[2]}; nothing was changed.")
+
+
+@contextmanager
+def _foreign_keys_off(connection: Connection) -> Iterator[None]:
+    """A table that is made anew is dropped in between, which its references would forbid.
+
+    SQLite heeds the switch outside of transactions only.
+    """
+    raw = connection.connection.driver_connection
+    raw.execute("PRAGMA foreign_keys = OFF")
+    try:
+        yield
+    finally:
+        raw.execute("PRAGMA foreign_keys = ON")
 
 
 def _alembic_config():

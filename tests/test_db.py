@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError, StatementError
 
 from db.migrate import NewerDatabase
-from db.models import Base, Decision, Meta, User, Verdict
+from db.models import Base, Decision, FewShotItem, FewShotSet, Meta, User, Verdict
 from db.queries import get_meta, set_meta
 from db.workspace import DATABASE_NAME, WorkspaceError, open_workspace
 
@@ -101,14 +101,16 @@ def test_a_decision_cannot_be_rewritten(workspace):
             )
         )
         session.execute(text("INSERT INTO recipes VALUES (1, 'h', '{}', '2026-01-01')"))
-        session.execute(text("INSERT INTO users VALUES (1, 'local', 'annotator', '2026-01-01')"))
+        session.execute(
+            text("INSERT INTO users (id, name, role, created_at) VALUES (1, 'local', 'annotator', '2026-01-01')")
+        )
         session.execute(
             text(
                 "INSERT INTO candidates (id, source_id, recipe_id, kind, version, class_index, folder, result_sha256,"
                 ' width, height, logit_source, logit_candidate, "drop", residual, rank, probability, top5, area,'
-                " dilated_area, phash, boxes, timings, notes, created_at)"
+                " dilated_area, phash, boxes, timings, notes, variant, details, created_at)"
                 " VALUES (1, 1, 1, 'background', 1, 0, 'f', 's', 1, 1, 1, 0, 1, 0, 5, 0.1, '[]', 0.2, 0.3, 'p', '[]',"
-                " '{}', '{}', '2026-01-01')"
+                " '{}', '{}', 0, '{}', '2026-01-01')"
             )
         )
         session.add(
@@ -142,3 +144,44 @@ def test_a_missing_workspace_names_the_remedy(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(WorkspaceError, match="is a file"):
         open_workspace(tmp_path / "file")
+
+
+def test_a_database_of_the_first_version_keeps_its_rows(tmp_path, monkeypatch):
+    """0002 makes candidates anew; what points at them must still do so, and their triggers must still hold."""
+    from tests.browser import synthetic_candidates
+
+    new = open_workspace(tmp_path / "new")
+    synthetic_candidates(new, 3)
+    new.close()
+    monkeypatch.setattr("db.migrate.HEAD", "0001")
+    old = open_workspace(tmp_path / "old")
+    old.close()
+    with sqlite3.connect(tmp_path / "old" / DATABASE_NAME) as database:
+        database.execute("ATTACH ? AS new", (str(tmp_path / "new" / DATABASE_NAME),))
+        for table in ("classes", "source_images", "recipes", "candidates"):
+            columns = ", ".join(f'"{row[1]}"' for row in database.execute(f"PRAGMA main.table_info({table})"))
+            database.execute(f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM new.{table}")
+        database.execute("INSERT INTO users (id, name, role, created_at) VALUES (1, 'a', 'annotator', '2026-01-01')")
+        database.execute(
+            "INSERT INTO decisions (uuid, candidate_id, user_id, verdict, reasons, result_sha256, created_at) "
+            "VALUES ('u', 1, 1, 'accept', '[]', 'x', '2026-01-01')"
+        )
+    monkeypatch.undo()
+    opened = open_workspace(tmp_path / "old")
+    with opened.read() as session:
+        assert session.execute(text("SELECT count(*), min(variant), max(version) FROM candidates")).one() == (3, 0, 1)
+        assert session.scalar(select(Decision)).candidate_id == 1
+        assert session.scalar(select(User)).active
+        assert session.execute(text("PRAGMA foreign_keys")).scalar() == 1
+    with pytest.raises(IntegrityError, match="FOREIGN KEY"), opened.write() as session:
+        session.execute(text("DELETE FROM candidates WHERE id = 1"))
+
+
+def test_a_few_shot_set_refuses_val_sources(workspace):
+    from tests.browser import synthetic_candidates
+
+    synthetic_candidates(workspace, 1)
+    with workspace.write() as session:
+        session.add(FewShotSet(id=1, shots=1, seed=0, content_hash="x", summary={}))
+    with pytest.raises(IntegrityError, match="train sources only"), workspace.write() as session:
+        session.add(FewShotItem(set_id=1, source_id=1))
