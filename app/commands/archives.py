@@ -1,0 +1,92 @@
+"""build and export: from decisions to archives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.commands.common import WorkspaceOption, open_chosen
+
+commands = typer.Typer()
+
+
+@commands.command()
+def build(
+    workspace: WorkspaceOption = None,
+    name: Annotated[str, typer.Option(help="What to call it; freezing again gives the next number.")] = "bg",
+    preset: Annotated[
+        str, typer.Option(help="bg: all not rejected. bg_s: those with drop > 5. custom: your own.")
+    ] = "",
+    verdicts: Annotated[str | None, typer.Option(help="not_rejected, accepted or any.")] = None,
+    drop_above: Annotated[float | None, typer.Option(help="Keep drop > this.")] = None,
+    drop_at_least: Annotated[float | None, typer.Option(help="Keep drop >= this.")] = None,
+    area_min: Annotated[float | None, typer.Option(help="Smallest mask area, a share of the image.")] = None,
+    area_max: Annotated[float | None, typer.Option(help="Largest mask area, a share of the image.")] = None,
+    residual_max: Annotated[float | None, typer.Option(help="Largest residual evidence of the class.")] = None,
+    show: Annotated[bool, typer.Option("--list", help="Only list the frozen builds.")] = False,
+) -> None:
+    """Freeze a build: a numbered, hashed list of the candidates a rule and the decisions let in."""
+    from dataclasses import replace
+
+    from app.terminal import console, plain_table
+    from exports.builds import build_label, freeze, list_builds
+    from exports.rules import PRESETS, Rule
+
+    opened = open_chosen(workspace)
+    if show:
+        table = plain_table("build", "images ", "content hash", "frozen")
+        with opened.read() as session:
+            for frozen in list_builds(session):
+                when = f"{frozen.created_at:%Y-%m-%d %H:%M} UTC"
+                table.add_row(build_label(frozen), str(frozen.item_count), frozen.content_hash[:16], when)
+        console.print(table)
+        return
+    preset = preset or (name if name in PRESETS else "bg")
+    if preset != "custom" and preset not in PRESETS:
+        raise typer.BadParameter(f"Choose one of {', '.join(PRESETS)}, custom.", param_hint="--preset")
+    values = {
+        "verdicts": verdicts,
+        "drop_above": drop_above,
+        "drop_at_least": drop_at_least,
+        "area_min": area_min,
+        "area_max": area_max,
+        "residual_max": residual_max,
+    }
+    given = {key: value for key, value in values.items() if value is not None}
+    rule = replace(Rule() if preset == "custom" else PRESETS[preset], **given)
+    frozen = freeze(opened, name, rule, created_by="terminal")
+    console.print(f"{build_label(frozen.build)}: {frozen.build.item_count} images. {rule.describe()}", soft_wrap=True)
+    console.print(f"Content hash {frozen.build.content_hash}")
+    if not frozen.is_new:
+        console.print("Nothing changed since it was frozen, so there is no new number.")
+
+
+@commands.command()
+def export(
+    build: Annotated[str, typer.Option(help="bg, bg_s, ... for the newest of that name, or bg-2 for that one.")],
+    out: Annotated[Path, typer.Option(help="Folder for the archive.")],
+    workspace: WorkspaceOption = None,
+    format: Annotated[str, typer.Option(help="Archive format.")] = "imagefolder",
+) -> None:
+    """Write a frozen build as an archive. The same build gives the same bytes.
+
+    A preset (bg, bg_s) that was never frozen is frozen first.
+    """
+    from app.terminal import console, run_in_terminal
+    from exports.builds import build_label, freeze, list_builds
+    from exports.rules import PRESETS
+
+    opened = open_chosen(workspace)
+    with opened.read() as session:
+        names = {frozen.name for frozen in list_builds(session)}
+    if build in PRESETS and build not in names:
+        frozen = freeze(opened, build, PRESETS[build], created_by="terminal").build
+        console.print(
+            f"Frozen {build_label(frozen)}: {frozen.item_count} images. {PRESETS[build].describe()}", soft_wrap=True
+        )
+    params = {"build": build, "format": format, "out": str(out.expanduser().resolve())}
+    result = run_in_terminal(opened, "export", params, "Export")
+    console.print(f"{result['path']}: {result['images']} images, {result['bytes'] / 1e6:.1f} MB", soft_wrap=True)
+    console.print(f"sha256 {result['sha256']}")

@@ -1,0 +1,36 @@
+"""What each kind of job does. One function a kind, one line in :data:`JOB_KINDS`.
+
+A handler gets the open workspace, the job's params (JSON) and a progress to tell and to be cancelled
+by; it returns the JSON that is kept as the job's result. Run twice, it does only what is missing.
+Models and exporters are imported inside, so the page that lists the kinds stays light.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from app.jobs import archives, generation
+from db.progress import Progress
+from db.workspace import Workspace
+
+Handler = Callable[[Workspace, dict, Progress], dict]
+
+
+class UnknownJobKind(LookupError):
+    """The job was written by another version of this code."""
+
+
+JOB_KINDS: dict[str, Handler] = {
+    "import": generation.import_photos,
+    "generate": generation.generate_candidates,
+    "preview": generation.preview_source,
+    "export": archives.export_archive,
+}
+
+
+def find_handler(kind: str) -> Handler:
+    """The handler of that kind, or :class:`UnknownJobKind`."""
+    try:
+        return JOB_KINDS[kind]
+    except KeyError:
+        raise UnknownJobKind(f"This version does not know jobs of kind {kind!r}; update the code.") from None

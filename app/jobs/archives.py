@@ -1,0 +1,15 @@
+"""Jobs that write archives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from db.progress import Progress
+from db.workspace import Workspace
+
+
+def export_archive(workspace: Workspace, params: dict, progress: Progress) -> dict:
+    from exports.registry import export_build
+
+    result = export_build(workspace, params["build"], params["format"], Path(params["out"]), progress)
+    return {"path": str(result.path), "sha256": result.sha256, "images": result.images, "bytes": result.bytes}
