@@ -11,6 +11,7 @@ from exports.rules import Rule
 
 COLUMN_MEANINGS: dict[str, str] = {
     "file_name": "path of the image, relative to metadata.csv",
+    "key": "its path below the images folder: the same in every archive with this coding",
     "wnid": "WordNet id of the source photo's label: the class that was removed",
     "class_index": "index of that class in the workspace's class list, from 0",
     "class_name": "its name, as used in prompts",
@@ -28,6 +29,8 @@ COLUMN_MEANINGS: dict[str, str] = {
     "phash": "64-bit perceptual hash of this image, in hex",
     "accepts": "annotators who accepted it, at the freeze",
     "rejects": "annotators who rejected it, at the freeze",
+    "decided_by": "whose verdict stands behind it: human, adjudicator, auto (a confirmed model band) or nobody",
+    "part": "val or test, by the source photo alone: choose thresholds on val, report on test",
     "recipe_hash": "sha256 of the recipe that made it",
 }
 
@@ -46,11 +49,12 @@ _LICENCE = """The images are made from ImageNet photos. Those photos keep the te
 no licence to them and cannot. Whoever passes this archive on must see to it that they may."""
 
 
-def data_card(build: Build, recipe: Recipe) -> str:
+def data_card(build: Build, recipe: Recipe, *, images: str = "PNG", part: str = "") -> str:
     """The card as Markdown. The same build gives the same text."""
     summary = build.summary
     sections = [
         f"# ImageNet background set `{build_label(build)}`",
+        *([f"This archive holds its **{part}** part."] if part else []),
         f"{build.item_count} images made from labelled ImageNet photos by masking the labelled object and "
         "inpainting it away: what is left is the background. Made to test how far out-of-distribution "
         "detectors are misled by backgrounds.",
@@ -79,8 +83,8 @@ def data_card(build: Build, recipe: Recipe) -> str:
         _table(("stage", "backend", "grade"), _backend_rows(recipe)),
         _table(("option", "value"), sorted(recipe.config.get("options", {}).items())),
         "## Files",
-        "`images/<wnid>/<source>.png`, `metadata.csv` (one line an image), `build.json` (rule, recipe, "
-        "counts), `SHA256SUMS`. Columns of `metadata.csv`:",
+        f"Images are {images}: `images/<wnid>/<source>`, `metadata.csv` (one line an image), `build.json` (rule, "
+        "recipe, counts), `SHA256SUMS`. Columns of `metadata.csv`:",
         _table(("column", "meaning"), [(name, COLUMN_MEANINGS[name]) for name in METADATA_COLUMNS]),
         "## Loading",
         _LOADING,

@@ -6,22 +6,26 @@ import csv
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import TextIO
 
 from sqlalchemy import func, select
 
 from db.models import Build, BuildItem, Candidate, ImageClass, Kind, Recipe, SourceImage
 from db.workspace import Workspace
+from exports.coding import ImageCoding
 from exports.protocols import ExportError
+from exports.splits import part_of
 
 RESULT_NAME = "result.png"
+MASK_NAME = "mask.png"
+DILATED_NAME = "dilated.png"
+SOURCE_NAME = "raw.png"
 IMAGES_FOLDER = "images"
 _SAFE = re.compile(r"[A-Za-z0-9_-]+")
 _UNSAFE_CHARACTER = re.compile(r"[^A-Za-z0-9_-]")
 _MAX_STEM = 180
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class MetadataRow:
     """One line of metadata.csv; the fields are the columns, in order. The data card explains each."""
 
     file_name: str
+    key: str
     wnid: str
     class_index: int
     class_name: str
@@ -46,7 +51,12 @@ class MetadataRow:
     phash: str
     accepts: int
     rejects: int
+    decided_by: str
+    part: str
     recipe_hash: str
+
+    def renamed(self, file_name: str) -> MetadataRow:
+        return replace(self, file_name=file_name)
 
 
 METADATA_COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(MetadataRow))
@@ -54,11 +64,29 @@ METADATA_COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(Metadat
 
 @dataclass(frozen=True)
 class Member:
-    """A build's image: its line of metadata, and where its PNG is in the workspace."""
+    """A build's image: its line of metadata, and where its PNG (and its mask's, its source's) is in the workspace."""
 
     row: MetadataRow
     candidate_id: int
     png: Path
+
+    @property
+    def mask_png(self) -> Path:
+        return self.png.with_name(MASK_NAME)
+
+    @property
+    def dilated_png(self) -> Path:
+        return self.png.with_name(DILATED_NAME)
+
+    @property
+    def source_png(self) -> Path:
+        """The source photo at the working size, as the candidate was made from it."""
+        return self.png.with_name(SOURCE_NAME)
+
+    def coded(self, coding: ImageCoding) -> Member:
+        """The same member, named as ``coding`` stores it."""
+        row = replace(self.row, file_name=coding.rename(self.row.file_name), key=coding.rename(self.row.key))
+        return replace(self, row=row)
 
 
 def file_stem(source_name: str) -> str:
@@ -74,8 +102,8 @@ def file_stem(source_name: str) -> str:
     return f"{stem[:_MAX_STEM]}-{hashlib.sha256(source_name.encode()).hexdigest()[:12]}"
 
 
-def iter_members(workspace: Workspace, build: Build) -> Iterator[Member]:
-    """The build's members sorted by file name, with one class in memory at a time.
+def iter_members(workspace: Workspace, build: Build, part: str = "") -> Iterator[Member]:
+    """The build's members (of one part, if one is named) sorted by file name, with one class in memory at a time.
 
     Raises :class:`ExportError` for a wnid that is no folder name and for two members with one file name.
     """
@@ -91,7 +119,9 @@ def iter_members(workspace: Workspace, build: Build) -> Iterator[Member]:
     for image_class, first, last in sorted(ranges, key=lambda found: f"{found[0].wnid}/"):
         if not _SAFE.fullmatch(image_class.wnid):
             raise ExportError(f"The wnid {image_class.wnid!r} cannot name a folder; correct the class list.")
-        yield from _class_members(workspace, build, image_class, first, last, recipe_hash)
+        for member in _class_members(workspace, build, image_class, first, last, recipe_hash):
+            if part in ("", member.row.part):
+                yield member
 
 
 def _class_members(
@@ -106,8 +136,10 @@ def _class_members(
     members: dict[str, Member] = {}
     with workspace.read() as session:
         for item, candidate, source_sha256 in session.execute(query):
+            key = f"{image_class.wnid}/{_stem(item.source_name, candidate.variant)}.png"
             row = MetadataRow(
-                file_name=f"{IMAGES_FOLDER}/{image_class.wnid}/{file_stem(item.source_name)}.png",
+                file_name=f"{IMAGES_FOLDER}/{key}",
+                key=key,
                 wnid=image_class.wnid,
                 class_index=item.class_index,
                 class_name=image_class.name,
@@ -125,6 +157,8 @@ def _class_members(
                 phash=candidate.phash,
                 accepts=item.accepts,
                 rejects=item.rejects,
+                decided_by=item.decided_by,
+                part=item.part or part_of(source_sha256),
                 recipe_hash=recipe_hash,
             )
             if row.file_name in members:
@@ -132,6 +166,10 @@ def _class_members(
                 raise ExportError(f"The sources {other!r} and {item.source_name!r} would share {row.file_name}.")
             members[row.file_name] = Member(row, candidate.id, workspace.path(f"{candidate.folder}/{RESULT_NAME}"))
     return [members[name] for name in sorted(members)]
+
+
+def _stem(source_name: str, variant: int) -> str:
+    return file_stem(source_name) + (f"-variant{variant}" if variant else "")
 
 
 def write_metadata(rows: Iterable[MetadataRow], target: TextIO) -> None:
@@ -142,23 +180,18 @@ def write_metadata(rows: Iterable[MetadataRow], target: TextIO) -> None:
         writer.writerow([_cell(getattr(row, name)) for name in METADATA_COLUMNS])
 
 
-def copy_png(member: Member, target: BinaryIO) -> None:
-    """Copy the member's PNG, checking on the way that it is the file that was frozen.
+def read_png(member: Member) -> bytes:
+    """The member's PNG, checked to be the file that was frozen.
 
-    Raises :class:`ExportError` naming the candidate when the file is missing, unreadable or changed; by
-    then part of it may have been copied.
+    Raises :class:`ExportError` naming the candidate when the file is missing, unreadable or changed.
     """
-    digest = hashlib.sha256()
     try:
-        source = member.png.open("rb")
+        content = member.png.read_bytes()
     except OSError as error:
         raise ExportError(f"{_named(member)} cannot be read ({error.strerror}). {_remedy(member)}") from error
-    with source:
-        while chunk := source.read(_CHUNK):
-            digest.update(chunk)
-            target.write(chunk)
-    if digest.hexdigest() != member.row.result_sha256:
+    if hashlib.sha256(content).hexdigest() != member.row.result_sha256:
         raise ExportError(f"{_named(member)} is not the file that was frozen: its sha256 differs. {_remedy(member)}")
+    return content
 
 
 def _named(member: Member) -> str:

@@ -5,15 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from db.models import Build
 from db.progress import Progress
 from db.workspace import Workspace
 
+if TYPE_CHECKING:
+    from exports.options import ExportOptions
+
 
 class ExportError(RuntimeError):
     """An archive cannot be written; the message says what to do. Nothing stands under its final name."""
+
+
+class NoRoom(ExportError):
+    """The disk, a quota or the file system's limit is exhausted."""
 
 
 class Before(StrEnum):
@@ -26,7 +33,10 @@ class Before(StrEnum):
 
 @dataclass(frozen=True)
 class ExportResult:
-    """A written archive: its file, the file's sha256 and size in bytes, and the number of images in it."""
+    """A written archive: its file or folder, sha256 and size in bytes, and the number of images in it.
+
+    A folder's sha256 is that of its SHA256SUMS, which names every other file's.
+    """
 
     path: Path
     sha256: str
@@ -41,8 +51,10 @@ class Exporter(Protocol):
     label: str
     """What the page calls the format."""
 
-    def export(self, workspace: Workspace, build: Build, out_dir: Path, progress: Progress) -> ExportResult:
-        """Write the build's archive into ``out_dir``, whole or not at all.
+    def export(
+        self, workspace: Workspace, build: Build, out_dir: Path, options: ExportOptions, progress: Progress
+    ) -> ExportResult:
+        """Write the build's archive into ``out_dir``, whole or not at all; an interrupted one is gone on with.
 
         Raises :class:`ExportError`, and :class:`db.progress.Cancelled` through ``progress``.
         """

@@ -3,7 +3,8 @@
 Several annotators may have a standing verdict on a candidate (table ``current_verdicts``: one row a
 candidate and annotator). A skip is no vote. A candidate is *rejected* when at least one annotator
 rejects it, whatever the others say, and *accepted* when at least one accepts it and none rejects it;
-otherwise it is *undecided*. Only the newest version of a source's candidate counts: one whose mask was
+otherwise it is *undecided*. Where an adjudicator has given a final word, that alone decides: it stands for
+every annotator's verdict, until it is undone. Only the newest version of a source's candidate counts: one whose mask was
 corrected and which was made again is ``superseded`` and never a member.
 """
 
@@ -14,10 +15,10 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import Literal, get_args
 
-from sqlalchemy import ColumnElement, String, and_, case, literal, not_, null, select
+from sqlalchemy import ColumnElement, String, and_, case, func, literal, not_, null, select
 from sqlalchemy.orm import aliased
 
-from db.models import Candidate, CurrentVerdict, Kind, SourceImage, Split, Verdict
+from db.models import Adjudication, Candidate, CurrentVerdict, Kind, SourceImage, Split, Verdict
 
 Verdicts = Literal["not_rejected", "accepted", "any"]
 
@@ -152,13 +153,24 @@ class Rule:
 
 
 def has_verdict(verdict: Verdict) -> ColumnElement[bool]:
-    """True where at least one annotator's standing verdict on the candidate is ``verdict``."""
+    """True where the candidate's adjudication is ``verdict``, or without one at least one annotator's verdict is.
+
+    ``verdict`` is accept or reject. Never NULL.
+    """
     row = aliased(CurrentVerdict)
-    return select(1).where(row.candidate_id == Candidate.id, row.verdict == verdict).exists()
+    annotated = select(1).where(row.candidate_id == Candidate.id, row.verdict == verdict).exists()
+    return func.coalesce(_final_word() == verdict, annotated)
+
+
+def _final_word() -> ColumnElement[str | None]:
+    """The latest adjudication of the candidate; NULL when there is none or it is undone."""
+    row = aliased(Adjudication)
+    latest = select(row.verdict).where(row.candidate_id == Candidate.id).order_by(row.id.desc()).limit(1)
+    return func.nullif(latest.scalar_subquery(), Verdict.UNDO)
 
 
 def is_superseded() -> ColumnElement[bool]:
-    """True where the same source has a newer version under the same recipe and of the same kind."""
+    """True where the same source has a newer version under the same recipe, of the same kind and variant."""
     newer = aliased(Candidate)
     return (
         select(1)
@@ -166,6 +178,7 @@ def is_superseded() -> ColumnElement[bool]:
             newer.source_id == Candidate.source_id,
             newer.recipe_id == Candidate.recipe_id,
             newer.kind == Candidate.kind,
+            newer.variant == Candidate.variant,
             newer.version > Candidate.version,
         )
         .exists()

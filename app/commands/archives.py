@@ -68,16 +68,32 @@ def export(
     build: Annotated[str, typer.Option(help="bg, bg_s, ... for the newest of that name, or bg-2 for that one.")],
     out: Annotated[Path, typer.Option(help="Folder for the archive.")],
     workspace: WorkspaceOption = None,
-    format: Annotated[str, typer.Option(help="Archive format.")] = "imagefolder",
+    format: Annotated[
+        str, typer.Option(help="imagefolder, kaggle, openood, huggingface, webdataset, croissant or coco.")
+    ] = "imagefolder",
+    images: Annotated[
+        str, typer.Option(help="png, or jpeg: what ImageNet val itself is, so that compression gives nothing away.")
+    ] = "png",
+    quality: Annotated[int, typer.Option(help="Of JPEGs, 1 to 100.")] = 95,
+    part: Annotated[
+        str, typer.Option(help="val or test: the photos to choose thresholds on, or to report on. [default: all]")
+    ] = "",
+    part_gb: Annotated[float, typer.Option(help="Where image zips and shards are cut, in GiB.")] = 2.0,
+    owner: Annotated[str, typer.Option(help="Kaggle: whose dataset it is to be.")] = "",
+    title: Annotated[str, typer.Option(help="Kaggle: its title, 6 to 50 characters.")] = "",
 ) -> None:
     """Write a frozen build as an archive. The same build gives the same bytes.
 
-    A preset (bg, bg_s) that was never frozen is frozen first.
+    A preset (bg, bg_s) that was never frozen is frozen first. Stopped half-way, the same command goes on.
     """
+    from dataclasses import asdict
+
     from app.terminal import console, run_in_terminal
     from exports.builds import build_label, freeze, list_builds
+    from exports.options import GIBIBYTE, ExportOptions
     from exports.rules import PRESETS
 
+    options = ExportOptions(images, quality, part, round(part_gb * GIBIBYTE), owner, title)
     opened = open_chosen(workspace)
     with opened.read() as session:
         names = {frozen.name for frozen in list_builds(session)}
@@ -86,7 +102,7 @@ def export(
         console.print(
             f"Frozen {build_label(frozen)}: {frozen.item_count} images. {PRESETS[build].describe()}", soft_wrap=True
         )
-    params = {"build": build, "format": format, "out": str(out.expanduser().resolve())}
+    params = {"build": build, "format": format, "out": str(out.expanduser().resolve()), "options": asdict(options)}
     result = run_in_terminal(opened, "export", params, "Export")
     console.print(f"{result['path']}: {result['images']} images, {result['bytes'] / 1e6:.1f} MB", soft_wrap=True)
     console.print(f"sha256 {result['sha256']}")

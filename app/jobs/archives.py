@@ -9,7 +9,9 @@ from db.workspace import Workspace
 
 
 def export_archive(workspace: Workspace, params: dict, progress: Progress) -> dict:
+    from exports.options import ExportOptions
     from exports.registry import export_build
 
-    result = export_build(workspace, params["build"], params["format"], Path(params["out"]), progress)
+    options = ExportOptions.from_dict(params.get("options", {}))
+    result = export_build(workspace, params["build"], params["format"], Path(params["out"]), progress, options)
     return {"path": str(result.path), "sha256": result.sha256, "images": result.images, "bytes": result.bytes}

@@ -1,0 +1,128 @@
+"""What every archive of a build holds, whatever its layout: the card, build.json, metadata.csv and the images."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterator
+from functools import cached_property
+
+from db.models import Build, Recipe
+from db.progress import Progress
+from db.workspace import Workspace
+from exports.builds import build_label
+from exports.datacard import data_card
+from exports.members import Member, MetadataRow, iter_members, read_png, write_metadata
+from exports.options import ARCHIVE_FORMAT, ExportOptions
+from exports.protocols import ExportError
+from exports.rules import PRESETS, Rule
+
+
+class BuildContents:
+    """A frozen build's members and texts under some options. Nothing of it depends on when or where it is asked."""
+
+    def __init__(self, workspace: Workspace, build: Build, options: ExportOptions, progress: Progress) -> None:
+        self._workspace = workspace
+        self.build = build
+        self.options = options
+        self._progress = progress
+        with workspace.read() as session:
+            self.recipe = session.get_one(Recipe, build.recipe_id)
+        self.rows: list[MetadataRow] = []
+        """The metadata of every member, in order of file name; filled by :meth:`list_members`."""
+
+    @property
+    def label(self) -> str:
+        """``bg-v1``, with the part or the coding where they are not the usual ones."""
+        return f"{build_label(self.build)}{self.options.suffix}"
+
+    @property
+    def total(self) -> int:
+        return len(self.rows)
+
+    def list_members(self) -> None:
+        """Read every member's metadata. Raises :class:`ExportError` when the part holds nobody."""
+        for member in self._members():
+            self._progress.update(0, self.build.item_count, "listing the members")
+            self.rows.append(member.row)
+        if not self.rows:
+            raise ExportError(f"{build_label(self.build)} has no member in its {self.options.part} part.")
+
+    def members(self, message: Callable[[Member], str] = lambda member: member.row.source_name) -> Iterator[Member]:
+        """The members in order of file name, telling the progress."""
+        for done, member in enumerate(self._members()):
+            self._progress.update(done, self.total, message(member))
+            yield member
+
+    def _members(self) -> Iterator[Member]:
+        for member in iter_members(self._workspace, self.build, self.options.part):
+            yield member.coded(self.options.coding)
+
+    def image(self, member: Member) -> bytes:
+        """The member's stored bytes; :class:`ExportError` when its file is not the one that was frozen."""
+        return self.options.coding.encode(read_png(member))
+
+    def image_sha256(self, member: Member) -> str:
+        """sha256 of :meth:`image`, without reading the file where it is stored as it is."""
+        if self.options.images == "png":
+            return member.row.result_sha256
+        return hashlib.sha256(self.image(member)).hexdigest()
+
+    @property
+    def description_of_rule(self) -> str:
+        return Rule.from_json(self.build.rule).describe()
+
+    @cached_property
+    def card(self) -> bytes:
+        return data_card(
+            self.build, self.recipe, images=self.options.coding.describe(), part=self.options.part
+        ).encode()
+
+    @cached_property
+    def description(self) -> bytes:
+        """build.json: the rule, the recipe and the counts of the freeze. Names no person."""
+        build = self.build
+        return json_bytes(
+            {
+                "format": ARCHIVE_FORMAT,
+                "name": build.name,
+                "number": build.number,
+                "label": build_label(build),
+                "part": self.options.part or "all",
+                "images": self.options.coding.describe(),
+                "rule": build.rule,
+                "rule_in_words": self.description_of_rule,
+                "content_hash": build.content_hash,
+                "item_count": build.item_count,
+                "archived_count": self.total,
+                "last_decision_id": build.last_decision_id,
+                "created_at": build.created_at.isoformat(),
+                "recipe_hash": self.recipe.hash,
+                "recipe": self.recipe.config,
+                "summary": build.summary,
+            }
+        )
+
+    def metadata(self, rename: Callable[[str], str] = lambda name: name) -> bytes:
+        """metadata.csv, its file names as ``rename`` gives them."""
+        text = io.StringIO(newline="")
+        write_metadata((row.renamed(rename(row.file_name)) for row in self.rows), text)
+        return text.getvalue().encode()
+
+    def small_set(self) -> list[MetadataRow]:
+        """The members that Bg(S) takes by its published threshold on the drop."""
+        threshold = PRESETS["bg_s"].drop_above
+        return [row for row in self.rows if row.drop > threshold]
+
+    def tell(self, done: int, message: str) -> None:
+        """Report how many images are written; raises :class:`db.progress.Cancelled`."""
+        self._progress.update(done, self.total, message)
+
+    def done(self, message: str = "") -> None:
+        self._progress.update(self.total, self.total, message)
+
+
+def json_bytes(value: object) -> bytes:
+    """JSON with sorted keys and a line end: equal values give equal bytes."""
+    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
