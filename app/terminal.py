@@ -102,15 +102,7 @@ def run_in_terminal(workspace: Workspace, kind: str, params: dict, title: str) -
         job = jobs.claim(session, worker, job_id=job_id, is_gone=is_gone)
     if job is None:
         raise JobFailed(f"Job {job_id} ({kind}) was taken by another worker; see `launch.py status`.")
-    columns = (
-        TextColumn("[bold]{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("[dim]{task.fields[message]}"),
-    )
-    with RichProgress(*columns, console=console) as bar:
+    with RichProgress(*_item_columns(), console=console) as bar:
         progress = JobProgress(workspace, job.id, worker, mirror=_Bar(bar, title))
         with _first_ctrl_c(progress) as interrupted:
             state = run_job(workspace, job, worker, progress)
@@ -122,6 +114,28 @@ def run_in_terminal(workspace: Workspace, kind: str, params: dict, title: str) -
     if state is not JobState.DONE:
         raise JobFailed(ended.error or f"Job {job.id} ({kind}) ended as {state.value}.")
     return ended.result
+
+
+def _item_columns() -> tuple:
+    return (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("[dim]{task.fields[message]}"),
+    )
+
+
+@contextmanager
+def item_bar(title: str) -> Iterator[Progress]:
+    """A progress in items for work that is no job and keeps nothing; Ctrl-C ends the command."""
+    try:
+        with RichProgress(*_item_columns(), console=console, transient=True) as bar:
+            yield _Bar(bar, title)
+    except KeyboardInterrupt:
+        console.print("Stopped.")
+        raise typer.Exit(INTERRUPTED) from None
 
 
 @contextmanager

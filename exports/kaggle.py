@@ -8,6 +8,7 @@ a second copy.
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 from PIL import Image
@@ -111,3 +112,22 @@ def cover(parts: list[ZipPart]) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def kaggle_faults(metadata: dict, names: set[str]) -> list[str]:
+    """What Kaggle, or its own client, would refuse in a dataset-metadata.json beside files of these ``names``."""
+    faults = []
+    title, subtitle = str(metadata.get("title", "")), str(metadata.get("subtitle", ""))
+    if not TITLE_LENGTH[0] <= len(title) <= TITLE_LENGTH[1]:
+        faults.append(f"title: must have 6 to 50 characters, not {len(title)}")
+    if subtitle and not SUBTITLE_LENGTH[0] <= len(subtitle) <= SUBTITLE_LENGTH[1]:
+        faults.append(f"subtitle: must have 20 to 80 characters, not {len(subtitle)}")
+    owner, _, name = str(metadata.get("id", "")).partition("/")
+    if not owner or not re.fullmatch(r"[a-z0-9](?:-?[a-z0-9])*", name) or not 6 <= len(name) <= 50:
+        faults.append("id: must be owner/slug, the slug 6 to 50 of a-z, 0-9 and single dashes")
+    if len(metadata.get("licenses") or []) != 1:
+        faults.append("licenses: must name exactly one")
+    paths = [str(resource.get("path", "")) for resource in metadata.get("resources") or []]
+    faults += [f"resources: {path!r} is not there" for path in paths if path not in names]
+    faults += [f"resources: {path!r} is named twice" for path in sorted({one for one in paths if paths.count(one) > 1})]
+    return faults

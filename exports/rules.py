@@ -3,9 +3,9 @@
 Several annotators may have a standing verdict on a candidate (table ``current_verdicts``: one row a
 candidate and annotator). A skip is no vote. A candidate is *rejected* when at least one annotator
 rejects it, whatever the others say, and *accepted* when at least one accepts it and none rejects it;
-otherwise it is *undecided*. Where an adjudicator has given a final word, that alone decides: it stands for
-every annotator's verdict, until it is undone. Only the newest version of a source's candidate counts: one whose mask was
-corrected and which was made again is ``superseded`` and never a member.
+otherwise it is *undecided*. Where an adjudicator has given a final word, that alone decides, until it is
+undone. Only the newest version of a source's candidate counts: one whose mask was corrected and which was
+made again is ``superseded`` and never a member.
 """
 
 from __future__ import annotations
@@ -159,14 +159,14 @@ def has_verdict(verdict: Verdict) -> ColumnElement[bool]:
     """
     row = aliased(CurrentVerdict)
     annotated = select(1).where(row.candidate_id == Candidate.id, row.verdict == verdict).exists()
-    return func.coalesce(_final_word() == verdict, annotated)
+    return func.coalesce(_final_word() == str(verdict), annotated)
 
 
 def _final_word() -> ColumnElement[str | None]:
     """The latest adjudication of the candidate; NULL when there is none or it is undone."""
     row = aliased(Adjudication)
     latest = select(row.verdict).where(row.candidate_id == Candidate.id).order_by(row.id.desc()).limit(1)
-    return func.nullif(latest.scalar_subquery(), Verdict.UNDO)
+    return func.nullif(latest.scalar_subquery(), str(Verdict.UNDO), type_=String)
 
 
 def is_superseded() -> ColumnElement[bool]:
