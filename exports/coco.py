@@ -47,7 +47,6 @@ class CocoExporter:
         self, workspace: Workspace, build: Build, out_dir: Path, options: ExportOptions, progress: Progress
     ) -> ExportResult:
         contents = BuildContents(workspace, build, options, progress)
-        contents.list_members()
         path = out_dir / f"imagenet-{contents.label}-coco-masks.zip"
         before = standing_sha256(path)
         readme = _README.format(label=contents.label, annotations=ANNOTATIONS).encode() + contents.card
@@ -68,7 +67,8 @@ class CocoExporter:
 
 def _annotations(contents: BuildContents) -> dict:
     images, annotations, categories = [], [], {}
-    for number, member in enumerate(contents.members(), 1):
+    for number, member in enumerate(contents.members, 1):
+        contents.tell(number - 1, member.row.source_name)
         row = member.row
         mask, dilated = _read_mask(member.mask_png, member), _read_mask(member.dilated_png, member)
         height, width = mask.shape

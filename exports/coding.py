@@ -35,10 +35,6 @@ class ImageCoding:
     def suffix(self) -> str:
         return ".png" if self.kind == "png" else ".jpg"
 
-    def rename(self, name: str) -> str:
-        """``images/n01440764/a.png`` with the coding's suffix."""
-        return name.removesuffix(".png") + self.suffix
-
     def encode(self, png: bytes) -> bytes:
         """The stored bytes of an image that the workspace keeps as ``png``."""
         if self.kind == "png":

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 
 from db.models import Build, Recipe
@@ -13,24 +15,29 @@ from db.progress import Progress
 from db.workspace import Workspace
 from exports.builds import build_label
 from exports.datacard import data_card
-from exports.members import Member, MetadataRow, iter_members, read_png, write_metadata
+from exports.members import Member, MetadataRow, list_members, read_png, write_metadata
 from exports.options import ARCHIVE_FORMAT, ExportOptions
 from exports.protocols import ExportError
 from exports.rules import PRESETS, Rule
+
+READERS = 2
+READ_AHEAD = 32
 
 
 class BuildContents:
     """A frozen build's members and texts under some options. Nothing of it depends on when or where it is asked."""
 
     def __init__(self, workspace: Workspace, build: Build, options: ExportOptions, progress: Progress) -> None:
-        self._workspace = workspace
         self.build = build
         self.options = options
         self._progress = progress
         with workspace.read() as session:
             self.recipe = session.get_one(Recipe, build.recipe_id)
-        self.rows: list[MetadataRow] = []
-        """The metadata of every member, in order of file name; filled by :meth:`list_members`."""
+        progress.update(0, build.item_count, "listing the members")
+        self.members = list_members(workspace, build, options.coding, options.part)
+        """Every member in order of file name."""
+        if not self.members:
+            raise ExportError(f"{build_label(build)} has no member in its {options.part} part.")
 
     @property
     def label(self) -> str:
@@ -39,35 +46,40 @@ class BuildContents:
 
     @property
     def total(self) -> int:
-        return len(self.rows)
+        return len(self.members)
 
-    def list_members(self) -> None:
-        """Read every member's metadata. Raises :class:`ExportError` when the part holds nobody."""
-        for member in self._members():
-            self._progress.update(0, self.build.item_count, "listing the members")
-            self.rows.append(member.row)
-        if not self.rows:
-            raise ExportError(f"{build_label(self.build)} has no member in its {self.options.part} part.")
+    @property
+    def rows(self) -> list[MetadataRow]:
+        return [member.row for member in self.members]
 
-    def members(self, message: Callable[[Member], str] = lambda member: member.row.source_name) -> Iterator[Member]:
-        """The members in order of file name, telling the progress."""
-        for done, member in enumerate(self._members()):
-            self._progress.update(done, self.total, message(member))
-            yield member
+    def images(self, members: Sequence[Member], done: int = 0) -> Iterator[tuple[Member, bytes]]:
+        """Members with their stored bytes, read and checked a few ahead by threads; ``done`` images came before.
 
-    def _members(self) -> Iterator[Member]:
-        for member in iter_members(self._workspace, self.build, self.options.part):
-            yield member.coded(self.options.coding)
+        Raises :class:`ExportError` when a file is not the one that was frozen, and Cancelled through the progress.
+        """
+        with ThreadPoolExecutor(READERS, thread_name_prefix="read") as pool:
+            waiting: deque[Future[bytes]] = deque()
+            try:
+                for position, member in enumerate(members):
+                    for ahead in members[position + len(waiting) : position + READ_AHEAD]:
+                        waiting.append(pool.submit(self.image, ahead))
+                    self.tell(done + position, member.row.source_name)
+                    yield member, waiting.popleft().result()
+            finally:
+                pool.shutdown(cancel_futures=True)
 
     def image(self, member: Member) -> bytes:
         """The member's stored bytes; :class:`ExportError` when its file is not the one that was frozen."""
         return self.options.coding.encode(read_png(member))
 
-    def image_sha256(self, member: Member) -> str:
-        """sha256 of :meth:`image`, without reading the file where it is stored as it is."""
+    def image_sums(self) -> Iterator[tuple[Member, str]]:
+        """Members with the sha256 of their stored bytes; files that are stored as they are need not be read."""
         if self.options.images == "png":
-            return member.row.result_sha256
-        return hashlib.sha256(self.image(member)).hexdigest()
+            for member in self.members:
+                yield member, member.row.result_sha256
+        else:
+            for member, content in self.images(self.members):
+                yield member, hashlib.sha256(content).hexdigest()
 
     @property
     def description_of_rule(self) -> str:

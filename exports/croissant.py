@@ -35,7 +35,6 @@ class CroissantExporter:
         self, workspace: Workspace, build: Build, out_dir: Path, options: ExportOptions, progress: Progress
     ) -> ExportResult:
         contents = BuildContents(workspace, build, options, progress)
-        contents.list_members()
         parts = plan_parts(contents)
 
         def fill(folder: ArchiveFolder) -> None:

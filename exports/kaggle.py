@@ -46,7 +46,6 @@ class KaggleExporter:
         self, workspace: Workspace, build: Build, out_dir: Path, options: ExportOptions, progress: Progress
     ) -> ExportResult:
         contents = BuildContents(workspace, build, options, progress)
-        contents.list_members()
         parts = plan_parts(contents)
 
         def fill(folder: ArchiveFolder) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TextIO
 
-from sqlalchemy import func, select
+from sqlalchemy import Row, select
 
 from db.models import Build, BuildItem, Candidate, ImageClass, Kind, Recipe, SourceImage
 from db.workspace import Workspace
@@ -18,17 +19,14 @@ from exports.coding import ImageCoding
 from exports.protocols import ExportError
 from exports.splits import part_of
 
-RESULT_NAME = "result.png"
-MASK_NAME = "mask.png"
-DILATED_NAME = "dilated.png"
-SOURCE_NAME = "raw.png"
 IMAGES_FOLDER = "images"
 _SAFE = re.compile(r"[A-Za-z0-9_-]+")
 _UNSAFE_CHARACTER = re.compile(r"[^A-Za-z0-9_-]")
 _MAX_STEM = 180
+_PAGE = 5_000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class MetadataRow:
     """One line of metadata.csv; the fields are the columns, in order. The data card explains each."""
 
@@ -62,31 +60,30 @@ class MetadataRow:
 METADATA_COLUMNS: tuple[str, ...] = tuple(field.name for field in fields(MetadataRow))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Member:
-    """A build's image: its line of metadata, and where its PNG (and its mask's, its source's) is in the workspace."""
+    """A build's image: its line of metadata, and the folder its files are in."""
 
     row: MetadataRow
     candidate_id: int
-    png: Path
+    folder: str
+
+    @property
+    def png(self) -> Path:
+        return Path(self.folder, "result.png")
 
     @property
     def mask_png(self) -> Path:
-        return self.png.with_name(MASK_NAME)
+        return Path(self.folder, "mask.png")
 
     @property
     def dilated_png(self) -> Path:
-        return self.png.with_name(DILATED_NAME)
+        return Path(self.folder, "dilated.png")
 
     @property
     def source_png(self) -> Path:
         """The source photo at the working size, as the candidate was made from it."""
-        return self.png.with_name(SOURCE_NAME)
-
-    def coded(self, coding: ImageCoding) -> Member:
-        """The same member, named as ``coding`` stores it."""
-        row = replace(self.row, file_name=coding.rename(self.row.file_name), key=coding.rename(self.row.key))
-        return replace(self, row=row)
+        return Path(self.folder, "raw.png")
 
 
 def file_stem(source_name: str) -> str:
@@ -102,70 +99,86 @@ def file_stem(source_name: str) -> str:
     return f"{stem[:_MAX_STEM]}-{hashlib.sha256(source_name.encode()).hexdigest()[:12]}"
 
 
-def iter_members(workspace: Workspace, build: Build, part: str = "") -> Iterator[Member]:
-    """The build's members (of one part, if one is named) sorted by file name, with one class in memory at a time.
+def list_members(workspace: Workspace, build: Build, coding: ImageCoding, part: str = "") -> list[Member]:
+    """The build's members (of one part, if one is named) sorted by file name, as ``coding`` names them.
 
     Raises :class:`ExportError` for a wnid that is no folder name and for two members with one file name.
     """
-    with workspace.read() as session:
-        ranges = session.execute(
-            select(ImageClass, func.min(BuildItem.position), func.max(BuildItem.position))
-            .join(BuildItem, BuildItem.class_index == ImageClass.class_index)
-            .where(BuildItem.build_id == build.id)
-            .group_by(ImageClass.class_index)
-            .order_by(ImageClass.class_index)
-        ).all()
-        recipe_hash = session.get_one(Recipe, build.recipe_id).hash
-    for image_class, first, last in sorted(ranges, key=lambda found: f"{found[0].wnid}/"):
-        if not _SAFE.fullmatch(image_class.wnid):
-            raise ExportError(f"The wnid {image_class.wnid!r} cannot name a folder; correct the class list.")
-        for member in _class_members(workspace, build, image_class, first, last, recipe_hash):
-            if part in ("", member.row.part):
-                yield member
-
-
-def _class_members(
-    workspace: Workspace, build: Build, image_class: ImageClass, first: int, last: int, recipe_hash: str
-) -> list[Member]:
     query = (
-        select(BuildItem, Candidate, SourceImage.sha256)
+        select(
+            BuildItem.candidate_id,
+            BuildItem.class_index,
+            BuildItem.source_name,
+            BuildItem.result_sha256,
+            BuildItem.drop,
+            BuildItem.residual,
+            BuildItem.area,
+            BuildItem.accepts,
+            BuildItem.rejects,
+            BuildItem.decided_by,
+            BuildItem.part,
+            Candidate.folder,
+            Candidate.kind,
+            Candidate.variant,
+            Candidate.version,
+            Candidate.rank,
+            Candidate.probability,
+            Candidate.dilated_area,
+            Candidate.phash,
+            SourceImage.sha256.label("source_sha256"),
+        )
         .join(Candidate, Candidate.id == BuildItem.candidate_id)
         .join(SourceImage, SourceImage.id == Candidate.source_id)
-        .where(BuildItem.build_id == build.id, BuildItem.position.between(first, last))
+        .where(BuildItem.build_id == build.id)
+        .execution_options(yield_per=_PAGE)
     )
-    members: dict[str, Member] = {}
     with workspace.read() as session:
-        for item, candidate, source_sha256 in session.execute(query):
-            key = f"{image_class.wnid}/{_stem(item.source_name, candidate.variant)}.png"
-            row = MetadataRow(
-                file_name=f"{IMAGES_FOLDER}/{key}",
-                key=key,
-                wnid=image_class.wnid,
-                class_index=item.class_index,
-                class_name=image_class.name,
-                source_name=item.source_name,
-                source_sha256=source_sha256,
-                result_sha256=item.result_sha256,
-                kind=candidate.kind,
-                version=candidate.version,
-                drop=item.drop,
-                residual=item.residual,
-                rank=candidate.rank,
-                probability=candidate.probability,
-                area=item.area,
-                dilated_area=candidate.dilated_area,
-                phash=candidate.phash,
-                accepts=item.accepts,
-                rejects=item.rejects,
-                decided_by=item.decided_by,
-                part=item.part or part_of(source_sha256),
-                recipe_hash=recipe_hash,
-            )
-            if row.file_name in members:
-                other = members[row.file_name].row.source_name
-                raise ExportError(f"The sources {other!r} and {item.source_name!r} would share {row.file_name}.")
-            members[row.file_name] = Member(row, candidate.id, workspace.path(f"{candidate.folder}/{RESULT_NAME}"))
-    return [members[name] for name in sorted(members)]
+        classes = {
+            index: (wnid, name)
+            for index, wnid, name in session.execute(select(ImageClass.class_index, ImageClass.wnid, ImageClass.name))
+        }
+        recipe_hash = session.get_one(Recipe, build.recipe_id).hash
+        found = [_member(row, classes, recipe_hash, coding, workspace.root) for row in session.execute(query)]
+    members = sorted((m for m in found if part in ("", m.row.part)), key=lambda m: m.row.file_name)
+    for one, other in pairwise(members):
+        if one.row.file_name == other.row.file_name:
+            names = f"{one.row.source_name!r} and {other.row.source_name!r}"
+            raise ExportError(f"The sources {names} would share {one.row.file_name}.")
+    return members
+
+
+def _member(item: Row, classes: dict, recipe_hash: str, coding: ImageCoding, root: Path) -> Member:
+    wnid, class_name = classes[item.class_index]
+    if not _SAFE.fullmatch(wnid):
+        raise ExportError(f"The wnid {wnid!r} cannot name a folder; correct the class list.")
+    if item.folder.startswith("/") or ".." in item.folder.split("/"):
+        raise ExportError(f"Candidate {item.candidate_id} lies in {item.folder!r}, outside of the workspace.")
+    key = f"{wnid}/{_stem(item.source_name, item.variant)}{coding.suffix}"
+    row = MetadataRow(
+        file_name=f"{IMAGES_FOLDER}/{key}",
+        key=key,
+        wnid=wnid,
+        class_index=item.class_index,
+        class_name=class_name,
+        source_name=item.source_name,
+        source_sha256=item.source_sha256,
+        result_sha256=item.result_sha256,
+        kind=item.kind,
+        version=item.version,
+        drop=item.drop,
+        residual=item.residual,
+        rank=item.rank,
+        probability=item.probability,
+        area=item.area,
+        dilated_area=item.dilated_area,
+        phash=item.phash,
+        accepts=item.accepts,
+        rejects=item.rejects,
+        decided_by=item.decided_by,
+        part=item.part or part_of(item.source_sha256),
+        recipe_hash=recipe_hash,
+    )
+    return Member(row, item.candidate_id, f"{root}/{item.folder}")
 
 
 def _stem(source_name: str, variant: int) -> str:

@@ -45,15 +45,16 @@ class WebDatasetExporter:
         self, workspace: Workspace, build: Build, out_dir: Path, options: ExportOptions, progress: Progress
     ) -> ExportResult:
         contents = BuildContents(workspace, build, options, progress)
-        contents.list_members()
         name = f"imagenet-{contents.label}"
 
         def fill(folder: ArchiveFolder) -> None:
             count = 0
+            done = 0
             for count, shard in enumerate(_shards(contents), 1):
                 shard_name = f"{name}-{count - 1:06d}.tar"
                 if not folder.has(shard_name):
-                    _write_shard(folder.path(shard_name), shard, contents)
+                    _write_shard(folder.path(shard_name), shard, contents, done)
+                done += len(shard)
             contents.done()
             pattern = f"{name}-{{000000..{count - 1:06d}}}.tar" if count > 1 else f"{name}-000000.tar"
             readme = _README.format(pattern=pattern, suffix=options.coding.suffix[1:])
@@ -80,7 +81,7 @@ def _shards(contents: BuildContents) -> Iterator[list[Member]]:
     """Members by shard. Sizes are those of the workspace's PNGs: known without encoding, the same everywhere."""
     shard: list[Member] = []
     size = 0
-    for member in contents.members():
+    for member in contents.members:
         weight = member.png.stat().st_size + 4 * _BLOCK if member.png.exists() else 0
         if shard and size + weight > contents.options.part_bytes:
             yield shard
@@ -90,13 +91,13 @@ def _shards(contents: BuildContents) -> Iterator[list[Member]]:
     yield shard
 
 
-def _write_shard(path: Path, shard: list[Member], contents: BuildContents) -> None:
+def _write_shard(path: Path, shard: list[Member], contents: BuildContents, done: int) -> None:
     with atomic_file(path) as handle, tarfile.open(fileobj=handle, mode="w", format=tarfile.GNU_FORMAT) as tar:
-        for member in shard:
+        for member, content in contents.images(shard, done):
             key = _key(member.row.file_name)
             _add(tar, f"{key}.cls", str(member.row.class_index).encode())
             _add(tar, f"{key}.json", _json(member.row))
-            _add(tar, f"{key}{contents.options.coding.suffix}", contents.image(member))
+            _add(tar, f"{key}{contents.options.coding.suffix}", content)
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -57,7 +57,7 @@ def _classes(contents: BuildContents) -> Iterator[tuple[list[Member], int]]:
     """Members of one class and their bytes, in pieces below the limit."""
     members: list[Member] = []
     size = 0
-    for member in contents.members(lambda _: "measuring the images"):
+    for member in contents.members:
         weight = member.png.stat().st_size + _OVERHEAD_BYTES if member.png.exists() else 0
         new_class = members and members[-1].row.wnid != member.row.wnid
         if new_class or (members and size + weight > contents.options.part_bytes):
@@ -78,11 +78,10 @@ def write_parts(folder: ArchiveFolder, parts: list[ZipPart], contents: BuildCont
             done += len(part.members)
             continue
         with folder.zip(name) as archive:
-            for member in part.members:
-                contents.tell(done, member.row.source_name)
-                done += 1
-                if not archive.has(member.row.key):
-                    archive.write(member.row.key, contents.image(member))
+            missing = [member for member in part.members if not archive.has(member.row.key)]
+            done += len(part.members)
+            for member, content in contents.images(missing, done - len(missing)):
+                archive.write(member.row.key, content)
     contents.done()
 
 

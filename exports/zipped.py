@@ -44,7 +44,6 @@ def export_zip(
     """
     contents = BuildContents(workspace, build, options, progress)
     path = out_dir / f"imagenet-{contents.label}{name}.zip"
-    contents.list_members()
     texts = layout.texts(contents)
     texts["SHA256SUMS"] = _sums(contents, layout, texts)
     before = standing_sha256(path)
@@ -57,11 +56,11 @@ def export_zip(
                 if not archive.has(text):
                     archive.write(text, texts[text])
 
-        for member in contents.members():
+        missing = [m for m in contents.members if not archive.has(layout.place(m.row.file_name))]
+        for member, content in contents.images(missing, contents.total - len(missing)):
             place = layout.place(member.row.file_name)
             write_texts_before(place)
-            if not archive.has(place):
-                archive.write(place, contents.image(member))
+            archive.write(place, content)
         write_texts_before(None)
         contents.done("computing the archive's sha256")
     return finished(path, contents.total, before)
@@ -69,6 +68,6 @@ def export_zip(
 
 def _sums(contents: BuildContents, layout: Layout, texts: dict[str, bytes]) -> bytes:
     lines = {name: hashlib.sha256(content).hexdigest() for name, content in texts.items()}
-    for member in contents.members(lambda _: "computing checksums"):
-        lines[layout.place(member.row.file_name)] = contents.image_sha256(member)
+    for member, sha256 in contents.image_sums():
+        lines[layout.place(member.row.file_name)] = sha256
     return b"".join(sums_line(sha256, name) for name, sha256 in sorted(lines.items()))
