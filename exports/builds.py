@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
-from sqlalchemy import Select, func, insert, select
+from sqlalchemy import Select, func, insert, not_, select
 from sqlalchemy.orm import Session
 
 from db.models import (
@@ -34,7 +34,9 @@ from db.models import (
 )
 from db.queries import CLASS_LIST_SHA256, active_recipe, get_meta, state_counts
 from db.workspace import Workspace
-from exports.rules import Cause, Rule, has_verdict, is_superseded
+from exports.rules import Cause, Rule
+from exports.splits import part_of
+from exports.verdicts import decided_by, has_verdict, is_superseded, verdict_count
 
 SUMMARY_FORMAT = 1
 MAX_BINS = 60
@@ -97,6 +99,17 @@ class BuildPreview:
 
 
 @dataclass(frozen=True)
+class WhatIf:
+    """From one rule to another: how many candidates enter and leave, the balance by class, a seeded sample of each."""
+
+    entered: int
+    left: int
+    classes: dict[int, int]
+    entered_sample: tuple[int, ...]
+    left_sample: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Frozen:
     """A freeze's result: ``is_new`` is False when the newest build of that name already was the same."""
 
@@ -147,6 +160,32 @@ def preview(session: Session, recipe: Recipe, rule: Rule, *, sample_size: int = 
         classes=_class_counts(session, per_class),
         histogram=_histogram(members=drops[True], others=drops[False]),
         sample=tuple(sorted(sample)),
+    )
+
+
+def what_if(
+    session: Session, recipe: Recipe, before: Rule, after: Rule, *, sample_size: int = 12, seed: int = 0
+) -> WhatIf:
+    """What changes when ``after`` is used instead of ``before``; nothing is written."""
+    columns = (Candidate.id, Candidate.class_index)
+
+    def members(rule: Rule, other: Rule) -> list[tuple[int, int]]:
+        query = select(*columns).join(SourceImage, SourceImage.id == Candidate.source_id)
+        return [tuple(row) for row in session.execute(query.where(rule.where(recipe.id), not_(other.where(recipe.id))))]
+
+    def sample(ids: list[int]) -> tuple[int, ...]:
+        return tuple(sorted(random.Random(seed).sample(ids, min(sample_size, len(ids)))))
+
+    entered, left = members(after, before), members(before, after)
+    balance = Counter(index for _, index in entered)
+    balance.subtract(index for _, index in left)
+    enter_ids, leave_ids = sorted(i for i, _ in entered), sorted(i for i, _ in left)
+    return WhatIf(
+        entered=len(entered),
+        left=len(left),
+        classes={index: change for index, change in sorted(balance.items()) if change},
+        entered_sample=sample(enter_ids),
+        left_sample=sample(leave_ids),
     )
 
 
@@ -264,12 +303,6 @@ def _without(item: dict, *names: str) -> dict:
 
 def _items(session: Session, recipe: Recipe, rule: Rule) -> list[dict]:
     """The members as item values, sorted here: a database's own order of text depends on its locale."""
-    votes = {
-        verdict: select(func.count())
-        .where(CurrentVerdict.candidate_id == Candidate.id, CurrentVerdict.verdict == verdict)
-        .scalar_subquery()
-        for verdict in (Verdict.ACCEPT, Verdict.REJECT)
-    }
     query = (
         select(
             Candidate.id.label("candidate_id"),
@@ -281,13 +314,15 @@ def _items(session: Session, recipe: Recipe, rule: Rule) -> list[dict]:
             Candidate.drop,
             Candidate.residual,
             Candidate.area,
-            votes[Verdict.ACCEPT].label("accepts"),
-            votes[Verdict.REJECT].label("rejects"),
+            verdict_count(Verdict.ACCEPT).label("accepts"),
+            verdict_count(Verdict.REJECT).label("rejects"),
+            decided_by(auto=rule.auto).label("decided_by"),
+            SourceImage.sha256.label("part"),
         )
         .join(SourceImage, SourceImage.id == Candidate.source_id)
         .where(rule.where(recipe.id))
     )
-    items = [dict(row) for row in session.execute(query).mappings()]
+    items = [{**row, "part": part_of(row["part"])} for row in session.execute(query).mappings()]
     items.sort(key=lambda item: (item["class_index"], item["source_name"]))
     return items
 
@@ -352,7 +387,10 @@ def _summary(session: Session, recipe: Recipe, rule: Rule, items: list[dict]) ->
     def of_population(query: Select) -> Select:
         return query.join(SourceImage, SourceImage.id == Candidate.source_id).where(*population)
 
-    sides = (has_verdict(Verdict.REJECT).label("rejected"), has_verdict(Verdict.ACCEPT).label("accepted"))
+    sides = (
+        has_verdict(Verdict.REJECT, auto=rule.auto).label("rejected"),
+        has_verdict(Verdict.ACCEPT, auto=rule.auto).label("accepted"),
+    )
     tally = session.execute(
         of_population(select(*sides, func.count()).select_from(Candidate)).group_by("rejected", "accepted")
     )
@@ -385,6 +423,8 @@ def _summary(session: Session, recipe: Recipe, rule: Rule, items: list[dict]) ->
         "sources": sum(states.values()),
         "states": {str(state): states[state] for state in State},
         "verdicts": verdicts,
+        "decided_by": dict(sorted(Counter(item["decided_by"] for item in items).items())),
+        "parts": dict(sorted(Counter(item["part"] for item in items).items())),
         "excluded": {str(cause): count for cause, count in causes if cause is not None},
         "reject_reasons": dict(sorted(reasons.items())),
         "annotators": [

@@ -4,8 +4,8 @@ Several annotators may have a standing verdict on a candidate (table ``current_v
 candidate and annotator). A skip is no vote. A candidate is *rejected* when at least one annotator
 rejects it, whatever the others say, and *accepted* when at least one accepts it and none rejects it;
 otherwise it is *undecided*. Where an adjudicator has given a final word, that alone decides, until it is
-undone. Only the newest version of a source's candidate counts: one whose mask was corrected and which was
-made again is ``superseded`` and never a member.
+undone; where nobody has judged, a confirmed band of the triage model may (``auto``). Only the newest version of a
+source's candidate counts: one whose mask was corrected and which was made again is ``superseded`` and never a member.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import Literal, get_args
 
-from sqlalchemy import ColumnElement, String, and_, case, func, literal, not_, null, select
-from sqlalchemy.orm import aliased
+from sqlalchemy import ColumnElement, String, and_, case, literal, not_, null
 
-from db.models import Adjudication, Candidate, CurrentVerdict, Kind, SourceImage, Split, Verdict
+from db.models import Candidate, Kind, SourceImage, Split, Verdict
+from exports.expression import ExpressionError, parse
+from exports.fields import FIELDS
+from exports.verdicts import has_verdict, is_superseded
 
 Verdicts = Literal["not_rejected", "accepted", "any"]
 
@@ -46,6 +48,7 @@ class Cause(enum.StrEnum):
     DROP = "drop"
     AREA = "area"
     RESIDUAL = "residual"
+    EXPRESSION = "expression"
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class Rule:
     ``drop_at_least``, not both, bound the drop in the scorer's logits. ``area_min`` and ``area_max``,
     both inclusive, bound the object mask's share of the image, 0 to 1 (before dilation).
     ``residual_max``, inclusive, bounds the residual on the scorer's own scale. ``None`` sets no bound.
+    ``expression`` is a condition more in the language of :mod:`exports.expression` over :data:`exports.fields.FIELDS`.
+    ``auto`` lets the verdicts of confirmed triage bands count where no person has judged.
     Raises :class:`RuleError` for a value outside its range.
     """
 
@@ -67,6 +72,8 @@ class Rule:
     residual_max: float | None = None
     kind: Kind = Kind.BACKGROUND
     split: Split = Split.VAL
+    expression: str = ""
+    auto: bool = True
 
     def __post_init__(self) -> None:
         if self.verdicts not in get_args(Verdicts):
@@ -88,6 +95,13 @@ class Rule:
                 known = ", ".join(values)
                 raise RuleError(name, f"must be one of {known}, not {getattr(self, name)!r}.") from None
 
+        try:
+            object.__setattr__(self, "expression", parse(self.expression, FIELDS).text)
+        except ExpressionError as error:
+            raise RuleError("expression", str(error)) from None
+        if not isinstance(self.auto, bool):
+            raise RuleError("auto", f"must be true or false, not {self.auto!r}.")
+
     @classmethod
     def from_json(cls, values: dict) -> Rule:
         """From :meth:`to_json`'s object. A missing key means its default; an unknown one is refused."""
@@ -97,7 +111,7 @@ class Rule:
                 raise RuleError(str(name), f"is not a field of a rule; the fields are {', '.join(known)}.")
         return cls(**values)
 
-    def to_json(self) -> dict[str, str | float | None]:
+    def to_json(self) -> dict[str, str | float | bool | None]:
         """Every field by name, ready for JSON; equal rules give equal objects."""
         return {name: str(value) if isinstance(value, str) else value for name, value in asdict(self).items()}
 
@@ -116,6 +130,8 @@ class Rule:
             bounds.append(f"an object area of at most {self.area_max:g} of the image")
         if self.residual_max is not None:
             bounds.append(f"a residual of at most {self.residual_max:g}")
+        if self.expression:
+            bounds.append(f"`{self.expression}`")
         ending = f", with {' and '.join(bounds)}" if bounds else ""
         return f"Every {self.kind} candidate of the {self.split} sources {_VERDICT_WORDS[self.verdicts]}{ending}."
 
@@ -136,9 +152,9 @@ class Rule:
         """What keeps a candidate out, in the order in which it is named; never NULL."""
         failures: list[tuple[Cause, ColumnElement[bool]]] = [(Cause.SUPERSEDED, is_superseded())]
         if self.verdicts != "any":
-            failures.append((Cause.REJECTED, has_verdict(Verdict.REJECT)))
+            failures.append((Cause.REJECTED, has_verdict(Verdict.REJECT, auto=self.auto)))
         if self.verdicts == "accepted":
-            failures.append((Cause.NOT_ACCEPTED, not_(has_verdict(Verdict.ACCEPT))))
+            failures.append((Cause.NOT_ACCEPTED, not_(has_verdict(Verdict.ACCEPT, auto=self.auto))))
         if self.drop_above is not None:
             failures.append((Cause.DROP, Candidate.drop <= self.drop_above))
         if self.drop_at_least is not None:
@@ -149,40 +165,9 @@ class Rule:
             failures.append((Cause.AREA, Candidate.area > self.area_max))
         if self.residual_max is not None:
             failures.append((Cause.RESIDUAL, Candidate.residual > self.residual_max))
+        if self.expression:
+            failures.append((Cause.EXPRESSION, not_(parse(self.expression, FIELDS).condition)))
         return failures
-
-
-def has_verdict(verdict: Verdict) -> ColumnElement[bool]:
-    """True where the candidate's adjudication is ``verdict``, or without one at least one annotator's verdict is.
-
-    ``verdict`` is accept or reject. Never NULL.
-    """
-    row = aliased(CurrentVerdict)
-    annotated = select(1).where(row.candidate_id == Candidate.id, row.verdict == verdict).exists()
-    return func.coalesce(_final_word() == str(verdict), annotated)
-
-
-def _final_word() -> ColumnElement[str | None]:
-    """The latest adjudication of the candidate; NULL when there is none or it is undone."""
-    row = aliased(Adjudication)
-    latest = select(row.verdict).where(row.candidate_id == Candidate.id).order_by(row.id.desc()).limit(1)
-    return func.nullif(latest.scalar_subquery(), str(Verdict.UNDO), type_=String)
-
-
-def is_superseded() -> ColumnElement[bool]:
-    """True where the same source has a newer version under the same recipe, of the same kind and variant."""
-    newer = aliased(Candidate)
-    return (
-        select(1)
-        .where(
-            newer.source_id == Candidate.source_id,
-            newer.recipe_id == Candidate.recipe_id,
-            newer.kind == Candidate.kind,
-            newer.variant == Candidate.variant,
-            newer.version > Candidate.version,
-        )
-        .exists()
-    )
 
 
 def _number(name: str, value: object) -> float | None:
