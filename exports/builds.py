@@ -12,7 +12,7 @@ import math
 import random
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import median
 
@@ -190,13 +190,20 @@ def what_if(
 
 
 def freeze(
-    workspace: Workspace, name: str, rule: Rule, *, recipe: Recipe | None = None, created_by: str = ""
+    workspace: Workspace,
+    name: str,
+    rule: Rule,
+    *,
+    recipe: Recipe | None = None,
+    created_by: str = "",
+    review: Callable[[Session, Recipe, dict[int, str]], dict] | None = None,
 ) -> Frozen:
     """Write down the members of ``rule`` as the next build called ``name``, in one transaction.
 
-    ``recipe`` defaults to the active one. When the newest build of that name has the same rule, recipe and
-    content hash, it is returned instead of a copy. Raises :class:`EmptyBuild` when the rule takes in
-    nothing, and :class:`BuildError` for a bad name or when there is no recipe.
+    ``recipe`` defaults to the active one. ``review`` gives, within the transaction, what is known of the annotators'
+    agreement, as JSON for the summary; it is told their pseudonyms by user id. When the newest build of that name
+    has the same rule, recipe and content hash, it is returned instead of a copy. Raises :class:`EmptyBuild` when
+    the rule takes in nothing, and :class:`BuildError` for a bad name or when there is no recipe.
     """
     if not _NAME.fullmatch(name):
         raise BuildError(
@@ -229,7 +236,7 @@ def freeze(
             last_decision_id=session.scalar(select(func.max(Decision.id))) or 0,
             item_count=len(items),
             content_hash=content_hash,
-            summary=_summary(session, recipe, rule, items),
+            summary=_summary(session, recipe, rule, items, review),
             created_by=created_by,
         )
         session.add(build)
@@ -379,7 +386,13 @@ def _round_width(least: float) -> float:
         scale *= 10
 
 
-def _summary(session: Session, recipe: Recipe, rule: Rule, items: list[dict]) -> dict:
+def _summary(
+    session: Session,
+    recipe: Recipe,
+    rule: Rule,
+    items: list[dict],
+    review: Callable[[Session, Recipe, dict[int, str]], dict] | None,
+) -> dict:
     """The counts as they stand at the freeze, as JSON; annotators only as annotator-1, annotator-2, ..."""
     states = state_counts(session, recipe, rule.split)
     population = (rule.population(recipe.id), ~is_superseded())
@@ -418,7 +431,9 @@ def _summary(session: Session, recipe: Recipe, rule: Rule, items: list[dict]) ->
         if verdict == Verdict.REJECT:
             reasons.update(str(reason) for reason in given)
     classes = _class_counts(session, Counter(item["class_index"] for item in items))
+    pseudonyms = {user_id: f"annotator-{number}" for number, user_id in enumerate(sorted(votes), 1)}
     return {
+        **({"review": review(session, recipe, pseudonyms)} if review else {}),
         "format": SUMMARY_FORMAT,
         "sources": sum(states.values()),
         "states": {str(state): states[state] for state in State},
@@ -429,12 +444,12 @@ def _summary(session: Session, recipe: Recipe, rule: Rule, items: list[dict]) ->
         "reject_reasons": dict(sorted(reasons.items())),
         "annotators": [
             {
-                "annotator": f"annotator-{number}",
+                "annotator": pseudonym,
                 "accepts": votes[user_id][Verdict.ACCEPT],
                 "rejects": votes[user_id][Verdict.REJECT],
                 "skips": votes[user_id][Verdict.SKIP],
             }
-            for number, user_id in enumerate(sorted(votes), 1)
+            for user_id, pseudonym in pseudonyms.items()
         ],
         "classes": {
             "total": classes.classes,

@@ -87,9 +87,9 @@ class BuildContents:
 
     @cached_property
     def card(self) -> bytes:
-        return data_card(
-            self.build, self.recipe, images=self.options.coding.describe(), part=self.options.part
-        ).encode()
+        options = self.options
+        images = options.coding.describe()
+        return data_card(self.build, self.recipe, images=images, part=options.part, audit=options.audit).encode()
 
     @cached_property
     def description(self) -> bytes:
@@ -113,6 +113,7 @@ class BuildContents:
                 "recipe_hash": self.recipe.hash,
                 "recipe": self.recipe.config,
                 "summary": build.summary,
+                "audit": self.options.audit,
             }
         )
 

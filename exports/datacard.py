@@ -49,8 +49,18 @@ _LICENCE = """The images are made from ImageNet photos. Those photos keep the te
 no licence to them and cannot. Whoever passes this archive on must see to it that they may."""
 
 
-def data_card(build: Build, recipe: Recipe, *, images: str = "PNG", part: str = "") -> str:
-    """The card as Markdown. The same build gives the same text."""
+_LIMITS = """- The photos are those of ImageNet val where the split is val: never train or choose thresholds on them and
+  test on them too. `part` splits the set into val and test by photo.
+- Each image shares its photo with an ImageNet val image, so compare scores in pairs, and do not count the two as
+  independent.
+- Inpainting leaves traces that a detector may learn instead of the missing object. PNG beside JPEG photos is such a
+  trace too: the JPEG coding of this tool's archives is there to control for it.
+- Another object of the 1,000 classes may be in the background; annotators reject it when they see it.
+- The drop is measured with a CLIP-like model: detectors built on the same model may look better than they are."""
+
+
+def data_card(build: Build, recipe: Recipe, *, images: str = "PNG", part: str = "", audit: dict | None = None) -> str:
+    """The card as Markdown, in the order of a datasheet. The same build and audit give the same text."""
     summary = build.summary
     sections = [
         f"# ImageNet background set `{build_label(build)}`",
@@ -59,8 +69,7 @@ def data_card(build: Build, recipe: Recipe, *, images: str = "PNG", part: str = 
         "inpainting it away: what is left is the background. Made to test how far out-of-distribution "
         "detectors are misled by backgrounds.",
         *_grade_notes(recipe),
-        "**Not audited:** no random sample of the members was judged to estimate how many still show the "
-        "object. The counts below are what annotators said, not a measured purity.",
+        _purity(audit),
         "## Membership",
         Rule.from_json(build.rule).describe(),
         "A candidate is rejected when at least one annotator rejects it; accepted when at least one accepts "
@@ -72,12 +81,16 @@ def data_card(build: Build, recipe: Recipe, *, images: str = "PNG", part: str = 
         f"Every one of the {summary['sources']} source photos is in exactly one state:",
         _table(("state", "sources"), [*summary["states"].items(), ("total", summary["sources"])]),
         _table(("verdict", "candidates"), _verdict_rows(summary["verdicts"])),
+        _table(("whose verdict stands behind a member", "members"), summary.get("decided_by", {}).items()),
+        _table(("part, by source photo", "members"), summary.get("parts", {}).items()),
         _table(("reason of a reject (one reject may give several)", "count"), summary["reject_reasons"].items()),
         _table(
             ("annotator", "accepts", "rejects", "skips"),
             [(row["annotator"], row["accepts"], row["rejects"], row["skips"]) for row in summary["annotators"]],
         ),
         _classes(summary["classes"]),
+        *_agreement(summary.get("review")),
+        *_audit(audit),
         "## How the images were made",
         f"Recipe `{recipe.hash}`; `build.json` holds all of it.",
         _table(("stage", "backend", "grade"), _backend_rows(recipe)),
@@ -88,10 +101,75 @@ def data_card(build: Build, recipe: Recipe, *, images: str = "PNG", part: str = 
         _table(("column", "meaning"), [(name, COLUMN_MEANINGS[name]) for name in METADATA_COLUMNS]),
         "## Loading",
         _LOADING,
+        "## Known limits and leaks",
+        _LIMITS,
         "## Licence",
         _LICENCE,
+        "## Citing",
+        f"Cite the set by its name and content hash, `{build_label(build)}` `{build.content_hash}`, and ImageNet as "
+        "its source: Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge, IJCV 115 (2015). "
+        "Recipes with published models follow OSPCoOp (CVPR 2025).",
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _purity(audit: dict | None) -> str:
+    if audit is None:
+        return (
+            "**Not audited:** no random sample of the members was judged to estimate how many still show the "
+            "object. The counts below are what annotators said, not a measured purity."
+        )
+    return f"**Audited:** {audit['statement']}."
+
+
+def _agreement(review: dict | None) -> list[str]:
+    """Kappa overall, by reason and by pair, and the gold items, as they stood at the freeze."""
+    if review is None:
+        return []
+    agreement = review["agreement"]
+    header = ("agreement", "images", "observed", "kappa", "95 % interval")
+    rows = [("overall (Fleiss)", *_kappa(agreement["overall"]))]
+    rows += [(f"reason {name}", *_kappa(value)) for name, value in agreement["reasons"].items()]
+    rows += [(f"{pair['a']} and {pair['b']} (Cohen)", *_kappa(pair)) for pair in agreement["pairs"]]
+    gold = [
+        (row["annotator"], row["judged"], row["correct"], _interval(row["accuracy"], row["low"], row["high"]))
+        for row in review["gold"]
+    ]
+    return [
+        "## Agreement of the annotators",
+        f"Among images judged by {agreement['ratings_per_item']} annotators ({agreement['sample']}); kappa is "
+        "corrected for chance, intervals are by bootstrap over images.",
+        _table(header, [row for row in rows if row[1]]),
+        _table(("gold items: annotator", "judged", "right", "accuracy"), gold),
+    ]
+
+
+def _kappa(value: dict) -> tuple[object, ...]:
+    observed = "" if value["observed"] is None else f"{value['observed']:.3f}"
+    kappa = "" if value["kappa"] is None else f"{value['kappa']:.3f}"
+    interval = "" if value["low"] is None else f"{value['low']:.3f} to {value['high']:.3f}"
+    return value["items"], observed, kappa, interval
+
+
+def _interval(value: float | None, low: float | None, high: float | None) -> str:
+    return "" if value is None else f"{value:.3f} ({low:.3f} to {high:.3f})"
+
+
+def _audit(audit: dict | None) -> list[str]:
+    if audit is None:
+        return []
+    drawn, judged = audit["drawn_at"][:10], (audit["last_judged_at"] or "")[:10]
+    return [
+        "## Audit",
+        f"{audit['judged']} of {audit['population']} members, drawn at random by {audit['strata_by']} (seed "
+        f"{audit['seed']}) on {drawn}, judged blind until {judged}. Object left in {audit['object_left']} of them: "
+        f"{audit['share']:.2%} of the set, two-sided {audit['confidence']:.0%} interval {audit['lower']:.2%} to "
+        f"{audit['upper']:.2%}, one-sided bound {audit['one_sided_upper']:.2%} (method: {audit['method']}). Auditors "
+        f"differed on {audit['disputed']}.",
+        _table(("auditor", "judged"), audit["auditors"]),
+        _table(("stratum", "members", "judged", "object left"), audit["strata"]),
+        _table(("what was left", "count"), audit["reasons"].items()),
+    ]
 
 
 def _grade_notes(recipe: Recipe) -> list[str]:

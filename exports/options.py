@@ -20,6 +20,7 @@ class ExportOptions:
     """``images`` and ``quality`` are the coding; ``part`` is "" for all, or val or test (:mod:`exports.splits`).
 
     ``part_bytes`` is where image zips and shards are cut. ``owner`` and ``title`` are for Kaggle's metadata.
+    ``audit`` is what the build's audit found, for the card (None: not audited); no person chooses it.
     """
 
     images: Literal["png", "jpeg"] = "png"
@@ -28,6 +29,7 @@ class ExportOptions:
     part_bytes: int = 2 * GIBIBYTE
     owner: str = ""
     title: str = ""
+    audit: dict | None = None
 
     def __post_init__(self) -> None:
         ImageCoding(self.images, self.quality)

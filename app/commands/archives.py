@@ -25,13 +25,19 @@ def build(
     area_min: Annotated[float | None, typer.Option(help="Smallest mask area, a share of the image.")] = None,
     area_max: Annotated[float | None, typer.Option(help="Largest mask area, a share of the image.")] = None,
     residual_max: Annotated[float | None, typer.Option(help="Largest residual evidence of the class.")] = None,
+    where: Annotated[
+        str, typer.Option(help="A condition more, such as 'area < 0.5 and not (agreement < 1)'; see docs/builds.md.")
+    ] = "",
+    auto: Annotated[bool, typer.Option(help="Let the model's verdicts in confirmed bands count.")] = True,
     show: Annotated[bool, typer.Option("--list", help="Only list the frozen builds.")] = False,
 ) -> None:
     """Freeze a build: a numbered, hashed list of the candidates a rule and the decisions let in."""
     from dataclasses import replace
 
+    from app.build_facts import freeze_reviewed, keep_class_kappas
     from app.terminal import console, plain_table
-    from exports.builds import build_label, freeze, list_builds
+    from db.queries import active_recipe
+    from exports.builds import build_label, list_builds
     from exports.rules import PRESETS, Rule
 
     opened = open_chosen(workspace)
@@ -53,10 +59,15 @@ def build(
         "area_min": area_min,
         "area_max": area_max,
         "residual_max": residual_max,
+        "expression": where or None,
+        "auto": auto,
     }
     given = {key: value for key, value in values.items() if value is not None}
     rule = replace(Rule() if preset == "custom" else PRESETS[preset], **given)
-    frozen = freeze(opened, name, rule, created_by="terminal")
+    if "kappa" in where:
+        with opened.write() as session:
+            keep_class_kappas(session, active_recipe(session))
+    frozen = freeze_reviewed(opened, name, rule, created_by="terminal")
     console.print(f"{build_label(frozen.build)}: {frozen.build.item_count} images. {rule.describe()}", soft_wrap=True)
     console.print(f"Content hash {frozen.build.content_hash}")
     if not frozen.is_new:
@@ -88,8 +99,9 @@ def export(
     """
     from dataclasses import asdict
 
+    from app.build_facts import freeze_reviewed
     from app.terminal import console, run_in_terminal
-    from exports.builds import build_label, freeze, list_builds
+    from exports.builds import build_label, list_builds
     from exports.options import GIBIBYTE, ExportOptions
     from exports.rules import PRESETS
 
@@ -98,7 +110,7 @@ def export(
     with opened.read() as session:
         names = {frozen.name for frozen in list_builds(session)}
     if build in PRESETS and build not in names:
-        frozen = freeze(opened, build, PRESETS[build], created_by="terminal").build
+        frozen = freeze_reviewed(opened, build, PRESETS[build], created_by="terminal").build
         console.print(
             f"Frozen {build_label(frozen)}: {frozen.item_count} images. {PRESETS[build].describe()}", soft_wrap=True
         )
@@ -106,3 +118,33 @@ def export(
     result = run_in_terminal(opened, "export", params, "Export")
     console.print(f"{result['path']}: {result['images']} images, {result['bytes'] / 1e6:.1f} MB", soft_wrap=True)
     console.print(f"sha256 {result['sha256']}")
+
+
+@commands.command()
+def compare(
+    before: Annotated[str, typer.Argument(help="A frozen build: bg, bg-1, bg-v1.")],
+    after: Annotated[str, typer.Argument(help="Another one.")],
+    workspace: WorkspaceOption = None,
+    names: Annotated[bool, typer.Option("--names", help="Print every source that entered, left or changed.")] = False,
+) -> None:
+    """What entered, what left and what was made anew between two frozen builds."""
+    from app.terminal import console, plain_table
+    from exports.builds import build_label, find_build
+    from exports.builds import compare as compare_builds
+
+    with open_chosen(workspace).read() as session:
+        first, second = find_build(session, before), find_build(session, after)
+        found = compare_builds(session, first, second)
+    table = plain_table(f"from {build_label(first)} to {build_label(second)}", "images ")
+    for what, count in (
+        ("entered", len(found.entered)),
+        ("left", len(found.left)),
+        ("with another image", len(found.changed)),
+        ("the same", found.unchanged),
+    ):
+        table.add_row(what, str(count))
+    console.print(table)
+    if names:
+        for what, sources in (("+", found.entered), ("-", found.left), ("~", found.changed)):
+            for source in sources:
+                console.print(f"{what} {source}", markup=False)
