@@ -41,7 +41,15 @@ class Finding:
 
 def examine(workspace: Path) -> list[Finding]:
     """Every finding, in the order to print. Loads torch; touches no network."""
-    return [*_system(workspace), *_packages(), *_torch(), *_embedded_weights(), *_paper_weights(), _offline()]
+    return [
+        *_system(workspace),
+        _accounts(workspace),
+        *_packages(),
+        *_torch(),
+        *_embedded_weights(),
+        *_paper_weights(),
+        _offline(),
+    ]
 
 
 def _system(workspace: Path) -> list[Finding]:
@@ -61,6 +69,24 @@ def _system(workspace: Path) -> list[Finding]:
         Finding("Disk", f"{free / GIB:.1f} GiB free at {place}", free > 5 * GIB),
         Finding("Chromium", shutil.which("chromium") or "not found (only the browser tests need it)"),
     ]
+
+
+def _accounts(workspace: Path) -> Finding:
+    from app.accounts.directory import account_count
+    from db.migrate import MigrationFailed, NewerDatabase
+    from db.workspace import DATABASE_NAME, open_workspace
+
+    none = Finding("Accounts", "none (local only)")
+    if not (workspace / DATABASE_NAME).exists():
+        return none
+    try:
+        opened = open_workspace(workspace, create=False)
+    except (MigrationFailed, NewerDatabase) as error:
+        return Finding("Workspace", str(error), False)
+    with opened.read() as session:
+        count = account_count(session)
+    opened.close()
+    return none if count == 0 else Finding("Accounts", f"{count} user{'' if count == 1 else 's'}; sign-in is needed")
 
 
 def _packages() -> list[Finding]:

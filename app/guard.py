@@ -14,9 +14,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-AsgiApp = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 SAFE_METHODS = frozenset({"GET", "HEAD"})
@@ -57,17 +58,17 @@ class Guard:
         self._app = app
         self._hosts = frozenset(host.lower() for host in allowed_hosts)
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         refusal = self._refusal(scope)
         if refusal is not None:
-            await _refuse(scope, send, *refusal)
+            await refuse(scope, send, *refusal)
             return
         await self._app(scope, receive, _hardened(send))
 
-    def _refusal(self, scope: MutableMapping[str, Any]) -> tuple[int, str] | None:
+    def _refusal(self, scope: Scope) -> tuple[int, str] | None:
         headers = _single(scope["headers"])
         host = headers.get("host", "").lower()
         if host not in self._hosts and _without_port(host) not in self._hosts:
@@ -92,7 +93,7 @@ def _without_port(host: str) -> str:
     return name if colon and port.isdigit() else host
 
 
-def _is_ours(scope: MutableMapping[str, Any], headers: dict[str, str], host: str) -> bool:
+def _is_ours(scope: Scope, headers: dict[str, str], host: str) -> bool:
     origin = headers.get("origin")
     if scope["type"] == "websocket":
         return origin is None or _same_host(origin, host)
@@ -115,7 +116,8 @@ def _same_host(origin: str, host: str) -> bool:
         return False
 
 
-async def _refuse(scope: MutableMapping[str, Any], send: Send, status: int, sentence: str) -> None:
+async def refuse(scope: Scope, send: Send, status: int, sentence: str) -> None:
+    """Answer a request with ``{"error": sentence}``, a websocket by closing it."""
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008, "reason": sentence})
         return

@@ -16,14 +16,16 @@ import psutil
 import pytest
 from fastapi.testclient import TestClient
 
+from app.guard import LOCAL_HOSTS
 from app.job_routes import archive_of
+from app.listening import Listening, ServerError
 from app.pages.build_page import render_members
 from app.pages.generate_page import render_states
 from app.pages.histogram import drop_histogram
 from app.pages.overview_page import Standing, next_step, render
 from app.pages.shared import escape, state_table
 from app.pages.sources_page import ANY_STATE, PAGE_SIZE, render_grid
-from app.server import ServerError, create_app, open_listener
+from app.server import create_app
 from app.worker_process import WorkerProcess
 from db.jobs import enqueue
 from db.models import Job, JobState, Outcome, State, utcnow
@@ -168,15 +170,56 @@ def test_download_gives_finished_archives_of_the_workspace_only(client, shared_w
         assert archive_of(shared_workspace, session.get(Job, refused[0])) is None
 
 
-def test_the_next_free_port_is_taken_and_other_hosts_are_refused():
+def test_the_next_free_port_is_taken():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with open_listener("127.0.0.1", port) as listener:
+        with Listening("127.0.0.1", port).open() as listener:
             assert port < listener.getsockname()[1] < port + 100
-    with pytest.raises(ServerError, match="SSH tunnel"):
-        open_listener("0.0.0.0", 7860)
+            assert listener.proto == socket.IPPROTO_TCP, "else every answer waits for Nagle's algorithm"
+    with pytest.raises(ServerError, match="No port"):
+        Listening("192.0.2.1", 65535).open()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.0.0.2"])
+def test_this_machines_own_addresses_need_no_account(host):
+    listening = Listening(host)
+    listening.check(admin_exists=False)
+    assert listening.is_local
+    assert set(LOCAL_HOSTS) <= set(listening.host_names)
+
+
+@pytest.mark.parametrize(
+    "listening",
+    [
+        Listening("0.0.0.0"),
+        Listening("::"),
+        Listening("192.0.2.1"),
+        Listening(allowed_hosts=["lab.example"]),
+        Listening(trusted_proxies=["127.0.0.1"]),
+    ],
+)
+def test_what_others_could_reach_needs_an_admin(listening):
+    with pytest.raises(ServerError, match=r"users add NAME --role admin.*SSH tunnel"):
+        listening.check(admin_exists=False)
+    listening.check(admin_exists=True)
+
+
+def test_names_of_hosts_and_proxies_are_checked():
+    for name in ("http://lab.example", "lab.example/", "", "*", "a b"):
+        with pytest.raises(ServerError, match="--allow-host"):
+            Listening(allowed_hosts=[name]).check(admin_exists=True)
+    for proxy in ("*", "proxy.lab", ""):
+        with pytest.raises(ServerError, match="--trusted-proxy"):
+            Listening(trusted_proxies=[proxy]).check(admin_exists=True)
+    good = Listening(
+        "0.0.0.0", allowed_hosts=["Lab.example", "lab.example:8443", "[::2]"], trusted_proxies=["10.0.0.0/8"]
+    )
+    good.check(admin_exists=True)
+    assert {"127.0.0.1", "Lab.example", socket.gethostname()} <= set(good.host_names)
+    assert "0.0.0.0" not in good.host_names
+    assert (good.shown, Listening("::").shown, Listening("::1").shown) == ("127.0.0.1", "[::1]", "[::1]")
 
 
 def _wait_for(condition, seconds: float = 10.0):
@@ -202,7 +245,7 @@ def test_a_worker_that_dies_is_started_again_and_ended_with_the_server(tmp_path)
 
 
 def test_launch_serves_with_one_worker_and_ends_both(tmp_path):
-    with open_listener("127.0.0.1", 20000 + os.getpid() % 20000) as listener:
+    with Listening("127.0.0.1", 20000 + os.getpid() % 20000).open() as listener:
         port = listener.getsockname()[1]
     command = [sys.executable, "launch.py", "--workspace", str(tmp_path / "w"), "--port", str(port)]
     server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
