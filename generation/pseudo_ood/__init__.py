@@ -1,0 +1,1 @@
+"""Pseudo-OOD and augmented images for training, made of train sources: texture and id_aug candidates."""
