@@ -27,8 +27,9 @@ from generation.protocols import Box, MaskProposal
 
 CANDIDATES = "candidates"
 PREVIEWS = "previews"
-MASK_CACHE = "cache/masks"
-MODEL_CACHE = "cache/models"
+CACHE = "cache"
+MASK_CACHE = f"{CACHE}/masks"
+MODEL_CACHE = f"{CACHE}/models"
 MANIFEST = "candidate.json"
 THUMBNAIL_SIZE = 160
 STALE_AFTER_SECONDS = 3600

@@ -18,6 +18,10 @@ class ClassListError(RuntimeError):
     """The installed class list is not the one this project was built for."""
 
 
+class UnknownClass(ValueError):
+    """Text that names no class of the list."""
+
+
 @dataclass(frozen=True)
 class ClassList:
     """Classes in index order: ``wnids[i]`` is the WordNet id, ``names[i]`` the words a prompt uses."""
@@ -63,3 +67,15 @@ def load_imagenet_classes() -> ClassList:
     if len(wnids) != 1000 or len(set(wnids)) != 1000 or len(names) != 1000:
         raise ClassListError(f"Expected 1000 wnids and names, found {len(set(wnids))} and {len(names)}.")
     return ClassList(wnids, names)
+
+
+def find_classes(text: str) -> list[int]:
+    """The indices of classes written as wnids or indices, with commas. :class:`UnknownClass` names a wrong one."""
+    known = load_imagenet_classes()
+    indices = []
+    for word in (part.strip() for part in text.split(",")):
+        index = known.index_of.get(word, int(word) if word.isdecimal() else -1)
+        if not 0 <= index < len(known):
+            raise UnknownClass(f"{word!r} is neither a wnid nor an index from 0 to 999.")
+        indices.append(index)
+    return indices

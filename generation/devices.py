@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.backends import cudnn
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -89,6 +89,17 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type != "cuda" or tensor.is_cuda:
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def lay_out_convolutions(module: nn.Module, channels_last: bool) -> None:
+    """Keep the weights of the module's convolutions in channels_last, so that cuDNN computes them so; or not.
+
+    The other four-dimensional tensors (SAM's table of positions) stay as they are. Values do not change.
+    """
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    for one in module.modules():
+        if isinstance(one, (nn.Conv2d, nn.ConvTranspose2d)):
+            one.to(memory_format=layout)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -9,24 +9,31 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import select
 
-from db.models import Candidate, Outcome, Recipe, SourceImage, State
+from db.models import Candidate, Outcome, Recipe, State
 from db.progress import NoProgress, Progress
-from db.queries import ACTIVE_RECIPE, class_names, set_meta, state_counts
+from db.queries import ACTIVE_RECIPE, set_meta, state_counts
 from db.workspace import Workspace
-from generation.artifacts import MODEL_CACHE, remove_stale_parts
-from generation.backends import Backends, load_backends
+from generation.artifacts import CACHE, MODEL_CACHE, remove_stale_parts
+from generation.backends import Backends, BackendsInTurn, load_backends
+from generation.gpu import Card, CudaCard, forget_peak, gpu_memory
+from generation.passes import WHOLE_RUN, Pass, RunSettings, StageSettings, image_size, plan_passes, stage_settings
 from generation.recipe import RecipeOptions
+from generation.run_progress import RunProgress
+from generation.selection import Selection, pending_work, select_sources
 from generation.steps import Steps, Work, guarded
 from generation.streaming import Stage, stream
+from generation.tuning import BatchTuner
+
+__all__ = ["GenerationResult", "GenerationStopped", "RunSettings", "Selection", "ensure_recipe", "generate"]
 
 COMMIT_BATCH = 16
 COMMIT_SECONDS = 1.0
-PAGE = 500
 MAX_FAILURES_IN_A_ROW = 25
 
 
@@ -36,24 +43,27 @@ class GenerationStopped(RuntimeError):
 
 @dataclass(frozen=True)
 class GenerationResult:
-    """What a run did: ``made`` sources reached a state in it; ``states`` counts all sources; seconds by stage."""
+    """What a run did.
+
+    ``made`` sources reached a state in it, ``states`` counts all sources. ``busy_seconds`` is by stage, over
+    all passes; ``seconds`` and ``images_per_s`` are of the whole run without the loading of the first models.
+    ``batches`` is the mean batch by stage, ``tuning`` each model's batch size and where it comes from, ``gpu``
+    the card's name and its memory in bytes, the run's peak among them (None without one).
+    """
 
     recipe_hash: str
     made: int
     states: dict[str, int]
     busy_seconds: dict[str, float]
+    seconds: float = 0.0
+    images_per_s: float = 0.0
+    passes: tuple[str, ...] = ()
+    batches: dict[str, float] = field(default_factory=dict)
+    tuning: dict[str, dict] = field(default_factory=dict)
+    gpu: dict[str, object] | None = None
 
 
-@dataclass(frozen=True)
-class Selection:
-    """Which pending sources a run takes: at most ``limit``, of these ``classes`` (indices), failed ones too or not."""
-
-    limit: int | None = None
-    classes: tuple[int, ...] | None = None
-    redo_failed: bool = False
-
-
-def ensure_recipe(workspace: Workspace, options: RecipeOptions, backends: Backends) -> Recipe:
+def ensure_recipe(workspace: Workspace, options: RecipeOptions, backends: Backends | BackendsInTurn) -> Recipe:
     """The stored recipe of these options and backends, made if new, and set as the active one."""
     recipe_hash, config = backends.recipe(options)
     with workspace.write() as session:
@@ -72,67 +82,149 @@ def generate(
     selection: Selection | None = None,
     *,
     progress: Progress | None = None,
-    backends: Backends | None = None,
+    backends: Backends | BackendsInTurn | None = None,
+    settings: RunSettings | None = None,
+    card: Callable[[], Card] = CudaCard,
 ) -> GenerationResult:
     """Bring every selected pending source to its state under the recipe.
 
-    Raises :class:`db.progress.Cancelled` when ``progress`` says so and :class:`GenerationStopped` when
-    nothing but failures comes out; what is finished by then is committed either way.
+    ``backends`` are loaded as ``settings`` ask when not given; a low-memory run wants a :class:`BackendsInTurn`, or
+    none, and leaves nothing in memory. ``card`` is the GPU whose batch sizes are tuned.
+
+    Raises :class:`db.progress.Cancelled` when ``progress`` says so, :class:`GenerationStopped` when nothing but
+    failures comes out, and :class:`db.training_guard.UnknownFewShotSet`; what is finished by then is committed
+    either way.
     """
     progress = progress or NoProgress()
-    selection = selection or Selection()
+    settings = settings or RunSettings()
     if backends is None:
         progress.update(0, None, "Loading the models")
-        backends = load_backends(options, workspace.root / MODEL_CACHE)
+        load = BackendsInTurn if settings.low_memory else load_backends
+        backends = load(options, workspace.root / MODEL_CACHE, compiled=settings.compiled)
     recipe = ensure_recipe(workspace, options, backends)
     remove_stale_parts(workspace.root)
-    if selection.redo_failed:
-        _forget_failures(workspace, recipe)
-    total = _pending_count(workspace, recipe, selection)
-    steps = Steps(workspace, options, backends)
-    stages = make_stages(steps)
-    done, failures = 0, 0
-    progress.update(0, total, f"{total} sources to do")
-    committer = _Committer(workspace, recipe, steps)
-    finished = stream(_pending(workspace, recipe, selection), stages)
+    sources = select_sources(workspace, recipe, selection or Selection())
+    run = _Run(workspace, options, recipe, backends, settings, progress, card)
+    forget_peak()
+    start = time.perf_counter()
     try:
-        for item in finished:
-            committer.add(item)
-            done += 1
-            if item.state is State.FAILED:
-                failures += 1
-                progress.log(f"{item.source.name}: {item.reason}")
-            else:
-                failures = 0
-            if failures >= MAX_FAILURES_IN_A_ROW:
-                raise GenerationStopped(
-                    f"{failures} images in a row failed, the last with: {item.reason} "
-                    "Mend the cause, then run again with --redo-failed."
-                )
-            progress.update(done, total, _rate_message(committer))
+        with run.progress.warnings_told():
+            for one in run.passes:
+                sources = run.go(one, sources)
     finally:
-        finished.close()
-        committer.flush()
+        if settings.low_memory:
+            backends.hold()
+    seconds = time.perf_counter() - start
     with workspace.read() as session:
         states = {state.value: count for state, count in state_counts(session, recipe).items()}
-    return GenerationResult(recipe.hash, done, states, {s.name: round(s.busy_seconds, 3) for s in stages})
+    memory = gpu_memory()
+    return GenerationResult(
+        recipe.hash,
+        run.made,
+        states,
+        {name: round(busy, 3) for name, busy in run.busy_seconds.items()},
+        seconds=round(seconds, 3),
+        images_per_s=round(run.made / seconds, 3),
+        passes=tuple(one.name for one in run.passes if one.name),
+        batches={name: round(count / run.batches[name], 2) for name, count in run.batched.items()},
+        tuning={part: settled.as_dict() for part, settled in run.tuner.settled.items()},
+        gpu=None if memory is None else asdict(memory),
+    )
 
 
-def make_stages(steps: Steps, *, io_workers: int | None = None) -> list[Stage[Work]]:
-    """The stages of a run, in order. Decoding and writing use a few threads, each model one."""
-    workers = io_workers or max(2, min(8, os.cpu_count() or 2))
-    return [
-        Stage("decode", guarded("decode", steps.decode), workers=workers),
-        Stage("mask", guarded("mask", steps.mask), batch=8),
-        Stage("inpaint", guarded("inpaint", steps.inpaint), batch=1),
-        Stage("score", guarded("score", steps.score), batch=8),
-        Stage("write", guarded("write", steps.write), workers=workers),
-    ]
+class _Run:
+    """One call of :func:`generate`: its passes, and what they add up to."""
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        options: RecipeOptions,
+        recipe: Recipe,
+        backends: Backends | BackendsInTurn,
+        settings: RunSettings,
+        progress: Progress,
+        card: Callable[[], Card],
+    ) -> None:
+        self._workspace = workspace
+        self._options = options
+        self._recipe = recipe
+        self._backends = backends
+        self._settings = settings
+        self._steps = Steps(workspace, options, backends)
+        self._timings: dict[int, dict[str, float]] = {}
+        self.passes = plan_passes(options, backends, low_memory=settings.low_memory)
+        self.progress = RunProgress(progress, len(self.passes))
+        self.tuner = BatchTuner(settings.batch, workspace.root / CACHE, card)
+        self.made = 0
+        self.busy_seconds: Counter[str] = Counter()
+        self.batches: Counter[str] = Counter()
+        self.batched: Counter[str] = Counter()
+
+    def go(self, one: Pass, sources: list[int]) -> list[int]:
+        """Take the sources through the pass; gives those that a later one goes on with."""
+        self.progress.begin_pass(one.name, len(sources))
+        if not sources:
+            return sources
+        stages = make_stages(self._steps, one, self._make_ready(one))
+        work = pending_work(self._workspace, self._recipe, sources, self._timings)
+        committer = _Committer(self._workspace, self._recipe, self._steps)
+        going_on: list[int] = []
+        failures = 0
+        finished = stream(work, stages)
+        try:
+            for item in finished:
+                if item.open:
+                    going_on.append(item.source.id)
+                    self._timings[item.source.id] = item.timings
+                    item.forget_pixels()
+                else:
+                    committer.add(item)
+                    self.made += 1
+                failures = failures + 1 if item.state is State.FAILED else 0
+                if item.state is State.FAILED:
+                    self.progress.log(f"{item.source.name}: {item.reason}")
+                if failures >= MAX_FAILURES_IN_A_ROW:
+                    raise GenerationStopped(
+                        f"{failures} images in a row failed, the last with: {item.reason} "
+                        "Mend the cause, then run again with --redo-failed."
+                    )
+                self.progress.advance(item.state)
+        finally:
+            finished.close()
+            committer.flush()
+            for stage in stages:
+                self.busy_seconds[stage.name] += stage.busy_seconds
+                self.batches[stage.name] += stage.batches
+                self.batched[stage.name] += stage.items
+        return going_on
+
+    def _make_ready(self, one: Pass) -> dict[str, StageSettings]:
+        """Have the pass's models in memory, and their batch sizes as they should be."""
+        if self._settings.low_memory:
+            self.progress.say("Loading the models")
+        self._backends.hold(*one.parts)
+        knobs = self._backends.batch_knobs(image_size(self._options))
+        fed = {stage for knob in knobs if knob.on_gpu for stage in knob.stages if stage in one.steps}
+        at_once = sum(stage.workers for name, stage in stage_settings(knobs, 1).items() if name in fed)
+        self.tuner.settle(knobs, at_once=max(1, at_once), say=self.progress.say)
+        return stage_settings(knobs, self._settings.batch)
 
 
-def _rate_message(committer: _Committer) -> str:
-    counts = ", ".join(f"{count} {state.value}" for state, count in committer.counts.items() if count)
-    return counts.replace("_", " ")
+def make_stages(
+    steps: Steps,
+    one: Pass = WHOLE_RUN,
+    settings: Mapping[str, StageSettings] | None = None,
+    *,
+    io_workers: int | None = None,
+) -> list[Stage[Work]]:
+    """The stages of a pass, in order. Decoding and writing use a few threads, models what ``settings`` says."""
+    settings = stage_settings([], "auto") if settings is None else settings
+    threads = StageSettings(1, workers=io_workers or max(2, min(8, os.cpu_count() or 2)))
+    stages = []
+    for step in one.steps:
+        name = "write" if step == "keep" else step
+        stages.append(Stage(name, guarded(name, getattr(steps, step)), **asdict(settings.get(step, threads))))
+    return stages
 
 
 class _Committer:
@@ -144,7 +236,6 @@ class _Committer:
         self._recipe_id = recipe.id
         self._steps = steps
         self._waiting: list[tuple[Candidate | None, Outcome]] = []
-        self.counts = dict.fromkeys(State, 0)
         self._flushed_at = time.monotonic()
 
     def add(self, item: Work) -> None:
@@ -152,7 +243,6 @@ class _Committer:
         candidate = self._steps.candidate_row(item, self._recipe_id) if made else None
         outcome = Outcome(source_id=item.source.id, recipe_id=self._recipe_id, state=item.state, reason=item.reason)
         item.forget_pixels()
-        self.counts[item.state] += 1
         self._waiting.append((candidate, outcome))
         if len(self._waiting) >= COMMIT_BATCH or time.monotonic() - self._flushed_at >= COMMIT_SECONDS:
             self.flush()
@@ -171,42 +261,3 @@ class _Committer:
                 session.add(outcome)
         self._waiting.clear()
         self._flushed_at = time.monotonic()
-
-
-def _pending_query(recipe_id: int, selection: Selection):
-    outcome = select(Outcome.source_id).where(Outcome.recipe_id == recipe_id)
-    query = select(SourceImage).where(SourceImage.id.not_in(outcome))
-    if selection.classes is not None:
-        query = query.where(SourceImage.class_index.in_(selection.classes))
-    return query
-
-
-def _pending_count(workspace: Workspace, recipe: Recipe, selection: Selection) -> int:
-    with workspace.read() as session:
-        query = _pending_query(recipe.id, selection).with_only_columns(func.count(), maintain_column_froms=True)
-        count = session.scalar(query) or 0
-    return count if selection.limit is None else min(count, selection.limit)
-
-
-def _pending(workspace: Workspace, recipe: Recipe, selection: Selection) -> Iterator[Work]:
-    """Pending sources by id, a page at a time, so that no transaction stays open during the run."""
-    left = selection.limit
-    last_id = 0
-    with workspace.read() as session:
-        names = class_names(session)
-    while left is None or left > 0:
-        page = _pending_query(recipe.id, selection).where(SourceImage.id > last_id).order_by(SourceImage.id)
-        with workspace.read() as session:
-            sources = list(session.scalars(page.limit(PAGE if left is None else min(PAGE, left))))
-            session.expunge_all()
-        if not sources:
-            return
-        for source in sources:
-            yield Work(source, names[source.class_index])
-        last_id = sources[-1].id
-        left = None if left is None else left - len(sources)
-
-
-def _forget_failures(workspace: Workspace, recipe: Recipe) -> None:
-    with workspace.write() as session:
-        session.execute(delete(Outcome).where(Outcome.recipe_id == recipe.id, Outcome.state == State.FAILED))

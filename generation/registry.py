@@ -24,6 +24,8 @@ class BackendEntry:
     ``grade`` is "paper" for the published pipeline's own models and "embedded" for the stand-ins that
     run anywhere; "test" entries are hidden from the page. ``keeps_cache`` says that its constructor takes
     ``cache_dir``, a folder where it may keep what is slow to compute; the output does not depend on it.
+    ``compiles`` says that it takes ``compiled``, and ``detects_alone`` that it takes ``detector_only``: a masker
+    that leaves out what only its masks need, so that its ``residual_boxes`` cost less memory.
     ``parameters`` are passed to the constructor: one class can stand under several names.
     """
 
@@ -31,6 +33,8 @@ class BackendEntry:
     label: str
     grade: Literal["paper", "embedded", "test"]
     keeps_cache: bool = False
+    compiles: bool = False
+    detects_alone: bool = False
     parameters: Mapping[str, object] = field(default_factory=dict)
 
     def load(self, **parameters: object):
@@ -39,7 +43,9 @@ class BackendEntry:
 
 
 _DINO_SAM = "generation.masking.groundingdino_sam:GroundingDinoSamMasker"
+_DINO_SAM_TAKES = {"compiles": True, "detects_alone": True}
 _CLIP = "generation.scoring.clip:ClipScorer"
+_CLIP_TAKES = {"keeps_cache": True, "compiles": True}
 
 MASKERS: dict[str, BackendEntry] = {
     "embedded_cam": BackendEntry(
@@ -47,12 +53,22 @@ MASKERS: dict[str, BackendEntry] = {
         "Embedded: activation map + GrabCut",
         "embedded",
     ),
-    "groundingdino_sam": BackendEntry(_DINO_SAM, "GroundingDINO Swin-T + SAM ViT-H (as published)", "paper"),
+    "groundingdino_sam": BackendEntry(
+        _DINO_SAM, "GroundingDINO Swin-T + SAM ViT-H (as published)", "paper", **_DINO_SAM_TAKES
+    ),
     "groundingdino_sam_l": BackendEntry(
-        _DINO_SAM, "GroundingDINO Swin-T + SAM ViT-L", "paper", parameters={"sam_variant": "vit_l"}
+        _DINO_SAM,
+        "GroundingDINO Swin-T + SAM ViT-L",
+        "paper",
+        **_DINO_SAM_TAKES,
+        parameters={"sam_variant": "vit_l"},
     ),
     "groundingdino_sam_b": BackendEntry(
-        _DINO_SAM, "GroundingDINO Swin-T + SAM ViT-B", "paper", parameters={"sam_variant": "vit_b"}
+        _DINO_SAM,
+        "GroundingDINO Swin-T + SAM ViT-B",
+        "paper",
+        **_DINO_SAM_TAKES,
+        parameters={"sam_variant": "vit_b"},
     ),
     "noop": BackendEntry("generation.masking.noop:CentreMasker", "Fixed centre square (benchmarks)", "test"),
 }
@@ -71,12 +87,12 @@ SCORERS: dict[str, BackendEntry] = {
         "embedded",
         keeps_cache=True,
     ),
-    "clip": BackendEntry(_CLIP, "CLIP ViT-B/16, OpenAI weights (as published)", "paper", keeps_cache=True),
+    "clip": BackendEntry(_CLIP, "CLIP ViT-B/16, OpenAI weights (as published)", "paper", **_CLIP_TAKES),
     "clip_b32": BackendEntry(
-        _CLIP, "CLIP ViT-B/32, OpenAI weights", "paper", keeps_cache=True, parameters={"variant": "clip_vit_b_32"}
+        _CLIP, "CLIP ViT-B/32, OpenAI weights", "paper", **_CLIP_TAKES, parameters={"variant": "clip_vit_b_32"}
     ),
     "clip_rn50": BackendEntry(
-        _CLIP, "CLIP RN50, OpenAI weights", "paper", keeps_cache=True, parameters={"variant": "clip_rn50"}
+        _CLIP, "CLIP RN50, OpenAI weights", "paper", **_CLIP_TAKES, parameters={"variant": "clip_rn50"}
     ),
     "noop": BackendEntry("generation.scoring.noop:PixelScorer", "Share of changed pixels (benchmarks)", "test"),
 }

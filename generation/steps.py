@@ -26,9 +26,9 @@ from generation.artifacts import (
     read_manifest,
     write_folder,
 )
-from generation.backends import Backends
+from generation.backends import Backends, BackendsInTurn
 from generation.decode import UnreadableImage, resize_working
-from generation.masking.postprocess import area_share, clean_mask, composite, dilate, perceptual_hash
+from generation.masking.postprocess import area_share, binarise, clean_mask, composite, dilate, perceptual_hash
 from generation.protocols import Box, MaskProposal, MaskRequest, ResidualDetector, Score, ScoreRequest, SecondLook
 from generation.recipe import RecipeOptions, canonical_hash
 from generation.sources import SourceChanged, open_source
@@ -70,18 +70,30 @@ class Work:
         self.state = state
         self.reason = reason
 
+    def snapshot(self) -> dict[str, object]:
+        """What :meth:`restore` needs. Steps replace the arrays, so these need no copy; they add to the notes."""
+        return {**vars(self), "notes": dict(self.notes), "timings": dict(self.timings)}
+
+    def restore(self, snapshot: dict[str, object]) -> None:
+        """Undo what a step did before it raised."""
+        vars(self).update(snapshot)
+
     def forget_pixels(self) -> None:
         """Free the arrays once they are on disk; a queue of finished work should weigh nothing."""
         self.raw = self.mask = self.dilated = self.result = None
 
 
 def guarded(name: str, step: Callable[[list[Work]], None]) -> Callable[[list[Work]], None]:
-    """``step`` for the open items of a batch, timed, with one bad image costing one image."""
+    """``step`` for the open items of a batch, timed, with one bad image costing one image.
+
+    When a batch raises, its images go through one by one, each as if the batch had never been tried.
+    """
 
     def run(batch: list[Work]) -> None:
         items = [item for item in batch if item.open]
         if not items:
             return
+        before = [item.snapshot() for item in items] if len(items) > 1 else []
         start = time.perf_counter()
         try:
             step(items)
@@ -97,21 +109,25 @@ def guarded(name: str, step: Callable[[list[Work]], None]) -> Callable[[list[Wor
             for item in items:
                 item.timings[name] = round(item.timings.get(name, 0.0) + seconds, 4)
             return
-        if len(items) > 1:
-            for item in items:
-                run([item])
+        for item, snapshot in zip(items, before, strict=False):  # none for an item alone: it has ended
+            item.restore(snapshot)
+            run([item])
 
     return run
 
 
 class Steps:
-    """The steps under one recipe, sharing the loaded backends and the workspace's caches."""
+    """The steps under one recipe, sharing the loaded backends and the workspace's caches.
 
-    def __init__(self, workspace: Workspace, options: RecipeOptions, backends: Backends) -> None:
+    Each step finds on disk what it or a step before it left there, so that a run can stop between any two of them.
+    """
+
+    def __init__(self, workspace: Workspace, options: RecipeOptions, backends: Backends | BackendsInTurn) -> None:
         self._workspace = workspace
         self._options = options
         self._backends = backends
         self._fingerprints = backends.fingerprints()
+        self._looks_again = options.second_look and backends.looks_again
         self._mask_cache = MaskCache(workspace.root)
 
     def decode(self, items: list[Work]) -> None:
@@ -139,12 +155,24 @@ class Steps:
             item.mask = proposal.mask
             item.end(State.NO_DETECTION, "The masker found no object of the class.")
             return
-        item.mask = clean_mask(
-            proposal.mask,
-            min_component=options.min_component,
-            keep_components=options.max_components,
-            fill_holes=options.max_hole,
+        self._take(
+            item,
+            clean_mask(
+                proposal.mask,
+                min_component=options.min_component,
+                keep_components=options.max_components,
+                fill_holes=options.max_hole,
+            ),
         )
+
+    def take_mask(self, item: Work, mask: np.ndarray) -> None:
+        """Use a mask that a person drew (``HxW uint8``, above 50 = object) as it is, within the recipe's limits."""
+        self._take(item, binarise(mask))
+
+    def _take(self, item: Work, mask: np.ndarray) -> None:
+        """Judge the mask's size, dilate it, and name the candidate."""
+        options = self._options
+        item.mask = mask
         area = area_share(item.mask)
         item.dilated = dilate(item.mask, options.dilation, options.dilation_shape)
         dilated_area = area_share(item.dilated)
@@ -167,7 +195,7 @@ class Steps:
         for item, answer in zip(todo, filled, strict=True):
             item.result = composite(item.raw, answer.image, item.dilated)
             item.notes |= answer.notes
-            if self._options.second_look and isinstance(self._backends.masker, SecondLook):
+            if self._looks_again:
                 self._look_again(item, self._backends.masker)
 
     def _look_again(self, item: Work, masker: SecondLook) -> None:
@@ -202,8 +230,9 @@ class Steps:
             requests = [ScoreRequest(i.raw, i.result, i.source.class_index) for i in fresh]
             for item, score in zip(fresh, self._backends.scorer.score(requests), strict=True):
                 item.score = score
-        if isinstance(self._backends.masker, ResidualDetector):
-            self._detect_again([item for item in items if item.residual_boxes is None], self._backends.masker)
+        detector = self._backends.residual_detector
+        if detector is not None:
+            self._detect_again([item for item in items if item.residual_boxes is None], detector)
 
     @staticmethod
     def _detect_again(items: list[Work], detector: ResidualDetector) -> None:
@@ -211,7 +240,8 @@ class Steps:
         for item, boxes in zip(items, left, strict=True):
             item.residual_boxes = boxes
 
-    def write(self, items: list[Work]) -> None:
+    def keep(self, items: list[Work]) -> None:
+        """Put the images into the candidate's folder, where a later pass finds them."""
         for item in items:
             if item.manifest is None:
                 files = {
@@ -223,6 +253,11 @@ class Steps:
                 }
                 folder = self._workspace.path(candidate_folder(item.key))
                 item.manifest = write_folder(folder, files, self._facts(item))
+
+    def write(self, items: list[Work]) -> None:
+        """Put the images into the candidate's folder, which ends the work."""
+        self.keep(items)
+        for item in items:
             item.end(State.CANDIDATE)
 
     def candidate_row(self, item: Work, recipe_id: int) -> Candidate:
@@ -276,7 +311,7 @@ class Steps:
             "dilated": pixels_sha256(item.dilated),
             "inpainter": self._fingerprints["inpainter"],
         }
-        if self._options.second_look and isinstance(self._backends.masker, SecondLook):
+        if self._looks_again:
             second = [self._options.dilation, self._options.dilation_shape, self._options.max_dilated_area]
             parts["second_look"] = [self._fingerprints["masker"], *second]
         return canonical_hash(parts)

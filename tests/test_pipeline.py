@@ -23,8 +23,9 @@ from db.workspace import Workspace, open_workspace
 from generation import pipeline
 from generation.artifacts import decode_png
 from generation.backends import Backends, load_backends
+from generation.devices import run_in_batches
 from generation.masking.postprocess import dilate
-from generation.pipeline import GenerationStopped, Selection, generate
+from generation.pipeline import GenerationStopped, RunSettings, Selection, generate
 from generation.preview import preview
 from generation.protocols import Box, InpaintResult, MaskProposal
 from generation.recipe import RecipeError, RecipeOptions
@@ -263,6 +264,110 @@ def test_one_bad_image_costs_one_image(photos):
     assert (again.made, again.states["candidate"]) == (2, 12)
 
 
+class _CancelAfter:
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def update(self, done, total, message=""):
+        self.left -= done > 0
+        if self.left < 0:
+            raise Cancelled
+
+    def log(self, line):
+        pass
+
+
+class _Hungry:
+    """An inpainter whose GPU holds two images, and one of one kind only."""
+
+    def __init__(self, greedy: set[bytes]) -> None:
+        self.greedy = greedy
+        self.sizes: list[int] = []
+
+    def fingerprint(self):
+        return {"name": "hungry"}
+
+    def inpaint(self, images, holes):
+        return run_in_batches(self._fill, list(images), 8, what="images")
+
+    def _fill(self, images):
+        self.sizes.append(len(images))
+        if len(images) > 2 or any(image.tobytes() in self.greedy for image in images):
+            raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        return [InpaintResult(image) for image in images]
+
+
+class _Notes(_CancelAfter):
+    def __init__(self) -> None:
+        super().__init__(10**6)
+        self.lines: list[str] = []
+
+    def log(self, line):
+        self.lines.append(line)
+
+
+def test_one_image_that_does_not_fit_costs_one_image(photos):
+    inner = load_backends(NOOP)
+    hungry = _Hungry({_raw_pixels(photos, 5)})
+    notes = _Notes()
+    settings = RunSettings(batch=6)
+    backends = Backends(inner.masker, hungry, inner.scorer)
+    result = generate(photos, NOOP, backends=backends, settings=settings, progress=notes)
+    assert (result.states["failed"], result.states["candidate"]) == (1, 11)
+    assert max(hungry.sizes) > 2
+    with photos.read() as session:
+        (reason,) = session.scalars(select(Outcome.reason).where(Outcome.state == State.FAILED))
+    assert reason.startswith("inpaint: RuntimeError: CUDA out of memory.")
+    assert any("going on with" in line for line in notes.lines), "the job's log says that batches were halved"
+
+
+class _LookingWide:
+    """Masks the centre, and at the second look half the image, which always helps; counts what it was shown."""
+
+    def __init__(self) -> None:
+        self.areas: list[int] = []
+
+    def fingerprint(self):
+        return {"name": "wide"}
+
+    def propose(self, requests):
+        return load_backends(NOOP).masker.propose(requests)
+
+    def second_look(self, request, mask, inpainted):
+        self.areas.append(int((mask != 0).sum()))
+        larger = mask.copy()
+        larger[:112] = 255
+        return larger
+
+    def second_look_helped(self, request, first, second):
+        return True
+
+
+@pytest.mark.parametrize("batch", [1, 4, 12])
+def test_a_bad_image_leaves_no_trace_in_the_others_of_its_batch(photos, tmp_path, batch):
+    inner = load_backends(NOOP)
+    masker = _LookingWide()
+    # The last of a batch is cursed: the others have had their second look by then, and begin again.
+    failing = _FailingInpainter(set())
+    plain = failing.inpaint
+    cursed = {_raw_pixels(photos, n) for n in (3, 11)}
+
+    def second_fails(images, holes):
+        if len(images) == 1 and images[0].tobytes() in cursed and (holes[0][:100] != 0).all():
+            raise ArithmeticError("this image is cursed")
+        return plain(images, holes)
+
+    failing.inpaint = second_fails
+    backends = Backends(masker, failing, inner.scorer)
+    result = generate(photos, NOOP, backends=backends, settings=RunSettings(batch=batch))
+    assert (result.states["failed"], result.states["candidate"]) == (2, 10)
+    assert set(masker.areas) == {112 * 112}, "every second look saw the first mask"
+    with photos.read() as session:
+        areas = set(session.scalars(select(Candidate.area)))
+        assert {note["second_look"] for note in session.scalars(select(Candidate.notes))} == {"kept"}
+    assert areas == {(112 * 224 + 56 * 112) / 224**2}
+
+
 def test_a_source_that_vanished_or_changed_fails_by_name(photos):
     with photos.read() as session:
         first, second = session.scalars(select(SourceImage).order_by(SourceImage.id).limit(2)).all()
@@ -290,19 +395,6 @@ def test_limit_and_classes_choose_the_sources(photos):
     assert generate(photos, NOOP, Selection(limit=3)).made == 3
     assert generate(photos, NOOP, Selection(classes=(1,))).made == 6
     assert generate(photos, NOOP).made == 3
-
-
-class _CancelAfter:
-    def __init__(self, steps: int) -> None:
-        self.left = steps
-
-    def update(self, done, total, message=""):
-        self.left -= done > 0
-        if self.left < 0:
-            raise Cancelled
-
-    def log(self, line):
-        pass
 
 
 def test_a_cancel_keeps_what_is_finished(photos):

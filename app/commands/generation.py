@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.commands.common import WorkspaceOption, open_chosen, print_states
+from app.generate_job import generate_params, run_facts
 
 if TYPE_CHECKING:
     from db.workspace import Workspace
-    from generation.recipe import RecipeOptions
 
 commands = typer.Typer()
+
+WHICH = "Which sources"
+HOW = "How it runs"
 
 
 @commands.command("import")
@@ -74,12 +77,51 @@ def generate(
     min_area: Annotated[float | None, typer.Option(help="Smallest mask, as a share of the image.")] = None,
     max_area: Annotated[float | None, typer.Option(help="Largest mask, as a share of the image.")] = None,
     second_look: Annotated[bool, typer.Option(help="Mask more where the class is still seen afterwards.")] = True,
-    limit: Annotated[int | None, typer.Option(min=1, help="Do at most this many sources now.")] = None,
-    classes: Annotated[str | None, typer.Option(help="Only these classes: wnids or indices, with commas.")] = None,
-    redo_failed: Annotated[bool, typer.Option("--redo-failed", help="Try the failed sources again.")] = False,
     options_json: Annotated[str | None, typer.Option("--options", help="All recipe options as JSON, instead.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Do at most this many sources now.", rich_help_panel=WHICH)
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Only these classes: wnids or indices, with commas.", rich_help_panel=WHICH)
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Only val or only train sources.", rich_help_panel=WHICH)] = None,
+    fewshot_set: Annotated[
+        int | None,
+        typer.Option("--fewshot-set", "--fewshot", help="Only the few-shot set of this number.", rich_help_panel=WHICH),
+    ] = None,
+    only_missing: Annotated[
+        bool,
+        typer.Option("--only-missing", help="Only sources that no recipe made a candidate of.", rich_help_panel=WHICH),
+    ] = False,
+    redo_failed: Annotated[
+        bool, typer.Option("--redo-failed", help="Try the failed sources again.", rich_help_panel=WHICH)
+    ] = False,
+    low_memory: Annotated[
+        bool,
+        typer.Option(
+            "--low-memory",
+            help="In passes, with only the models of one in memory: for cards of 12 GB. Same result.",
+            rich_help_panel=HOW,
+        ),
+    ] = False,
+    batch: Annotated[
+        str,
+        typer.Option(
+            help="Images at once: auto (tried out on a GPU, and remembered) or a number for every model.",
+            rich_help_panel=HOW,
+        ),
+    ] = "auto",
+    compile_: Annotated[
+        bool,
+        typer.Option(
+            "--compile", help="SAM's and CLIP's image towers through torch.compile. Slow start.", rich_help_panel=HOW
+        ),
+    ] = False,
 ) -> None:
-    """Mask, inpaint and score every pending source. Resumes by itself; a new recipe starts its own set."""
+    """Mask, inpaint and score every pending source. Resumes by itself; a new recipe starts its own set.
+
+    "Which sources" and "How it runs" are no part of the recipe: the same candidates come out. See docs/generation.md.
+    """
     import json
 
     from app.terminal import console, run_in_terminal
@@ -99,34 +141,55 @@ def generate(
         }
         given = {name: value for name, value in chosen.items() if value is not None}
         options = default_options(masker=masker, inpainter=inpainter, scorer=scorer, **given)
-    params = generate_params(options, limit, class_indices(opened, classes), redo_failed)
+    params = generate_params(
+        options,
+        limit,
+        class_indices(classes),
+        redo_failed,
+        only_missing=only_missing,
+        split=split,
+        fewshot_set=fewshot_set,
+        low_memory=low_memory,
+        batch=int(batch) if batch.isdecimal() else batch,
+        compiled=compile_,
+    )
+    _check(opened, params)
     result = run_in_terminal(opened, "generate", params, "Generate")
     if result["made"] == 0:
-        console.print("Nothing to do: no source is pending under this recipe.")
+        console.print("Nothing to do: no such source is pending under this recipe.")
+    else:
+        console.print("\n".join(f"{name}: {value}" for name, value in run_facts(result)), markup=False)
     print_states(opened)
 
 
-def generate_params(
-    options: RecipeOptions, limit: int | None = None, classes: list[int] | None = None, redo_failed: bool = False
-) -> dict:
-    from dataclasses import asdict
+def class_indices(classes: str | None) -> list[int] | None:
+    from generation.classes import UnknownClass, find_classes
 
-    return {"options": asdict(options), "limit": limit, "classes": classes, "redo_failed": redo_failed}
+    try:
+        return None if classes is None else find_classes(classes)
+    except UnknownClass as error:
+        raise typer.BadParameter(str(error), param_hint="--classes") from error
 
 
-def class_indices(workspace: Workspace, classes: str | None) -> list[int] | None:
-    if classes is None:
-        return None
-    from generation.classes import load_imagenet_classes
+def _check(workspace: Workspace, params: dict) -> None:
+    """Refuse what the job would, before it is one."""
+    from app.jobs.generation import selection_of, settings_of
+    from db.training_guard import fewshot_set
+    from generation.passes import SettingsError
+    from generation.selection import SelectionError
 
-    known = load_imagenet_classes()
-    indices = []
-    for word in (part.strip() for part in classes.split(",")):
-        index = known.index_of.get(word, int(word) if word.isdigit() else -1)
-        if not 0 <= index < len(known):
-            raise typer.BadParameter(f"{word!r} is neither a wnid nor an index from 0 to 999.", param_hint="--classes")
-        indices.append(index)
-    return indices
+    try:
+        selection = selection_of(params)
+        settings_of(params)
+    except SettingsError as error:
+        raise typer.BadParameter(str(error), param_hint="--batch") from error
+    except SelectionError as error:
+        raise typer.BadParameter(str(error), param_hint="--split") from error
+    except ValueError:
+        raise typer.BadParameter(f"{params['split']!r} is neither val nor train.", param_hint="--split") from None
+    if selection.fewshot_set is not None:
+        with workspace.read() as session:
+            fewshot_set(session, selection.fewshot_set)
 
 
 @commands.command()

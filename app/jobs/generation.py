@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,9 @@ from db.workspace import Workspace
 
 if TYPE_CHECKING:
     from generation.backends import Backends
+    from generation.passes import RunSettings
     from generation.recipe import RecipeOptions
+    from generation.selection import Selection
 
 
 def import_photos(workspace: Workspace, params: dict, progress: Progress) -> dict:
@@ -35,33 +38,57 @@ def _backend_cache():
     return BackendCache()
 
 
-def load_models(workspace: Workspace, options: RecipeOptions, progress: Progress) -> Backends:
+def load_models(
+    workspace: Workspace, options: RecipeOptions, progress: Progress, *, compiled: bool = False
+) -> Backends:
     from generation.artifacts import MODEL_CACHE
 
     progress.update(0, None, "Loading the models")
-    return _backend_cache().get(options, workspace.root / MODEL_CACHE)
+    return _backend_cache().get(options, workspace.root / MODEL_CACHE, compiled=compiled)
 
 
 def generate_candidates(workspace: Workspace, params: dict, progress: Progress) -> dict:
-    from generation.pipeline import Selection, generate
+    """The result holds what :class:`generation.pipeline.GenerationResult` does, the recipe's hash as ``recipe``."""
+    from generation.pipeline import generate
     from generation.recipe import RecipeOptions
 
     options = RecipeOptions.from_dict(params["options"])
-    classes = params.get("classes")
-    selection = Selection(
+    selection, settings = selection_of(params), settings_of(params)
+    if settings.low_memory:
+        _backend_cache().clear()  # what an earlier job left in memory is not to stand beside it
+        backends = None
+    else:
+        backends = load_models(workspace, options, progress, compiled=settings.compiled)
+    result = generate(workspace, options, selection, progress=progress, backends=backends, settings=settings)
+    facts = asdict(result)
+    return {"recipe": facts.pop("recipe_hash"), **facts}
+
+
+def selection_of(params: dict) -> Selection:
+    """Which sources a "generate" job takes."""
+    from db.models import Split
+    from generation.selection import Selection
+
+    classes, split = params.get("classes"), params.get("split")
+    return Selection(
         limit=params.get("limit"),
         classes=None if classes is None else tuple(classes),
         redo_failed=bool(params.get("redo_failed", False)),
+        only_missing=bool(params.get("only_missing", False)),
+        split=None if split is None else Split(split),
+        fewshot_set=params.get("fewshot_set"),
     )
-    result = generate(
-        workspace, options, selection, progress=progress, backends=load_models(workspace, options, progress)
+
+
+def settings_of(params: dict) -> RunSettings:
+    """How a "generate" job uses the machine."""
+    from generation.passes import RunSettings
+
+    return RunSettings(
+        low_memory=bool(params.get("low_memory", False)),
+        batch=params.get("batch", "auto"),
+        compiled=bool(params.get("compile", False)),
     )
-    return {
-        "recipe": result.recipe_hash,
-        "states": result.states,
-        "made": result.made,
-        "busy_seconds": result.busy_seconds,
-    }
 
 
 def preview_source(workspace: Workspace, params: dict, progress: Progress) -> dict:

@@ -8,6 +8,7 @@ as hole; here the padding is cropped and the mask thresholded.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor
 from generation.checkpoints import find_checkpoint
 from generation.devices import pick_device, run_in_batches, to_device
 from generation.protocols import InpaintResult
+from generation.tuning import BatchKnob, BatchSize
 from generation.weights import WrongWeights
 
 MODULO = 8
@@ -27,8 +29,9 @@ class LamaInpainter:
     """An :class:`~generation.protocols.Inpainter`. Thread-safe.
 
     ``weights`` is the TorchScript file (default: ``LAMA_MODEL`` or the manifest's "big_lama"). Pixels of the
-    mask above ``threshold`` are hole. ``batch_size`` images of equal padded size go through at once. float32
-    throughout: its Fourier convolutions have no bfloat16. ``channels_last`` changes the memory layout only.
+    mask above ``threshold`` are hole. ``batch_size`` images of equal padded size go through at once; where memory
+    runs out, fewer of that size from then on. float32 throughout: its Fourier convolutions have no bfloat16.
+    ``channels_last`` changes the memory layout only. TorchScript cannot go through torch.compile.
     Raises WeightsMissing, DeviceUnavailable, and WrongWeights for a file that is not such a module (when its
     answer has another shape: at the first image).
     """
@@ -44,12 +47,11 @@ class LamaInpainter:
     ) -> None:
         if not 0 <= threshold < 255:
             raise ValueError(f"threshold must be 0 to 254, got {threshold}.")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
         self._threshold = threshold
-        self._batch_size = batch_size
+        self._batch = BatchSize(batch_size)
+        self._fitting: dict[tuple[int, int], int] = {}
         self._device = pick_device(device)
-        self._layout = torch.channels_last if channels_last else torch.contiguous_format
+        self._channels_last = channels_last
         self._checkpoint = find_checkpoint("big_lama", weights)
         try:
             model = torch.jit.load(self._checkpoint.path, map_location=self._device)
@@ -57,7 +59,8 @@ class LamaInpainter:
             raise WrongWeights(f"{self._checkpoint.path} is not TorchScript, as big-lama.pt is: {error}") from error
         if len(model.forward.schema.arguments) != len(("self", "image", "mask")):
             raise WrongWeights(f"{self._checkpoint.path} is not LaMa: it does not take an image and a mask.")
-        self._model = model.eval().to(memory_format=self._layout)
+        self._model = model.eval()
+        self._lay_out(channels_last)
 
     def fingerprint(self) -> dict[str, object]:
         return {
@@ -76,19 +79,32 @@ class LamaInpainter:
                 raise ValueError(f"The image is {image.shape[:2]} and its mask {hole.shape}.")
             groups.setdefault(_padded_size(hole), []).append(index)
         filled: dict[int, np.ndarray] = {}
-        for indices in groups.values():
+        for size, indices in groups.items():
             answers = run_in_batches(
                 lambda batch: self._fill([images[i] for i in batch], [holes[i] for i in batch]),
                 indices,
-                self._batch_size,
-                on_oom=self._shrink,
+                min(self._batch.now, self._fitting.get(size, self._batch.now)),
+                on_oom=partial(self._fitting.__setitem__, size),
                 what="images for LaMa",
             )
             filled.update(zip(indices, answers, strict=True))
         return [InpaintResult(filled[index]) for index in range(len(images))]
 
-    def _shrink(self, batch_size: int) -> None:
-        self._batch_size = batch_size
+    def batch_knobs(self, image_size: tuple[int, int]) -> list[BatchKnob]:
+        """The batch size for images of ``image_size`` (:class:`~generation.tuning.Tunable`)."""
+        image, hole = np.zeros((*image_size, 3), np.uint8), np.full(image_size, 255, np.uint8)
+
+        def fill(size: int) -> None:
+            self._fill([image] * size, [hole] * size)
+
+        facts = {**self.fingerprint(), "image_size": list(image_size), "dtype": "float32"}
+        on_gpu = self._device.type == "cuda"
+        return [BatchKnob("inpainter", ("inpaint",), self._batch, on_gpu, facts, fill, self._lay_out)]
+
+    def _lay_out(self, channels_last: bool | None) -> None:
+        wanted = self._channels_last if channels_last is None else channels_last
+        self._layout = torch.channels_last if wanted else torch.contiguous_format
+        self._model.to(memory_format=self._layout)
 
     @torch.inference_mode()
     def _fill(self, images: Sequence[np.ndarray], holes: Sequence[np.ndarray]) -> list[np.ndarray]:

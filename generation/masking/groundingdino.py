@@ -28,8 +28,18 @@ from torchvision.ops import box_convert
 
 from db.files import sha256_file
 from generation.checkpoints import find_checkpoint, load_into
-from generation.devices import Precision, autocast, dtype_name, pick_device, pick_dtype, run_in_batches, to_device
+from generation.devices import (
+    Precision,
+    autocast,
+    dtype_name,
+    lay_out_convolutions,
+    pick_device,
+    pick_dtype,
+    run_in_batches,
+    to_device,
+)
 from generation.protocols import Box
+from generation.tuning import BatchKnob, BatchSize
 from generation.weights import WeightsMissing, locate
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -64,7 +74,9 @@ class GroundingDinoDetector:
     ``batch_size`` images of equal resized size go through at once; nothing is padded, so a batch equals its
     images up to rounding. Only the image backbone runs in ``precision``; text, fusion, deformable attention
     and the box heads stay in float32, where a rounding error moves a score across a threshold and, in the
-    fusion's softmax, depends on the rest of the batch.
+    fusion's softmax, depends on the rest of the batch. ``channels_last`` lays that backbone's convolutions
+    out so, which changes the last bits at most. Nothing here goes through torch.compile: it is lost for many
+    minutes in the windows' arithmetic, whose sizes differ from layer to layer.
     Raises WeightsMissing, WrongWeights, DeviceUnavailable, and ValueError for parameters out of range.
     """
 
@@ -82,6 +94,7 @@ class GroundingDinoDetector:
         batch_size: int = 8,
         device: torch.device | str = "auto",
         precision: Precision = "auto",
+        channels_last: bool = False,
     ) -> None:
         if not (0 < box_threshold < 1 and 0 < text_threshold < 1):
             raise ValueError(f"Thresholds lie between 0 and 1, got box {box_threshold} and text {text_threshold}.")
@@ -94,7 +107,7 @@ class GroundingDinoDetector:
         self._max_boxes = max_boxes
         self._short_side = short_side
         self._max_side = max_side
-        self._batch_size = batch_size
+        self._batch = BatchSize(batch_size)
         self._architecture = dict(architecture or {})
         self._device = pick_device(device)
         self._dtype = pick_dtype(self._device, precision)
@@ -104,6 +117,8 @@ class GroundingDinoDetector:
         self._model = _build(folder, self._architecture)
         load_into(self._model, self._checkpoint, "GroundingDINO")
         self._model.backbone[0] = _AutocastBackbone(self._model.backbone[0], self._device, self._dtype)
+        self._channels_last = channels_last
+        self._lay_out(channels_last)
         for layer in self._model.transformer.encoder.text_layers:
             layer.register_forward_pre_hook(_repeat_mask_for_heads, with_kwargs=True)
         self._model.eval().requires_grad_(False).to(self._device)
@@ -141,15 +156,27 @@ class GroundingDinoDetector:
                     [resized[i] for i in batch], [items[i][1] for i in batch], [items[i][0].shape[:2] for i in batch]
                 ),
                 indices,
-                self._batch_size,
-                on_oom=self._shrink,
+                self._batch.now,
+                on_oom=self._batch.set,
                 what="images for GroundingDINO",
             )
             found.update(zip(indices, boxes, strict=True))
         return [found[index] for index in range(len(items))]
 
-    def _shrink(self, batch_size: int) -> None:
-        self._batch_size = batch_size
+    def batch_knobs(self, image_size: tuple[int, int]) -> list[BatchKnob]:
+        """The batch size for images of ``image_size`` (:class:`~generation.tuning.Tunable`)."""
+        image = self._resize(np.zeros((*image_size, 3), np.uint8))
+
+        def detect(size: int) -> None:
+            self._detect_batch([image] * size, [prompt_for("great white shark")] * size, [image_size] * size)
+
+        facts = {**self.fingerprint(), "image_size": list(image_size)}
+        on_gpu = self._device.type == "cuda"
+        return [BatchKnob("detector", ("mask", "score"), self._batch, on_gpu, facts, detect, self._lay_out)]
+
+    def _lay_out(self, channels_last: bool | None) -> None:
+        wanted = self._channels_last if channels_last is None else channels_last
+        lay_out_convolutions(self._model.backbone[0], wanted)
 
     def _resize(self, image: np.ndarray) -> Image.Image:
         return resize(Image.fromarray(image), None, self._short_side, self._max_side)[0]

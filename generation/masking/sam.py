@@ -18,7 +18,18 @@ from segment_anything.utils.transforms import ResizeLongestSide
 from torch import Tensor
 
 from generation.checkpoints import find_checkpoint, load_into
-from generation.devices import Precision, autocast, dtype_name, pick_device, pick_dtype, run_in_batches, to_device
+from generation.compiling import Compiler
+from generation.devices import (
+    Precision,
+    autocast,
+    dtype_name,
+    lay_out_convolutions,
+    pick_device,
+    pick_dtype,
+    run_in_batches,
+    to_device,
+)
+from generation.tuning import BatchKnob, BatchSize
 
 
 @dataclass(frozen=True)
@@ -39,8 +50,8 @@ class SamSegmenter:
     ``variant`` is a name in segment-anything's ``sam_model_registry`` ("vit_h" as published, "vit_l", "vit_b")
     and ``weights`` its checkpoint (default: the manifest's ``sam_<variant>``). ``batch_size`` images and
     ``prompt_batch`` prompts of one image go through at once. The encoder runs in ``precision``, with
-    ``compiled`` through torch.compile (slow to start, pays over thousands of images); prompts and masks are
-    decoded in float32.
+    ``compiled`` through torch.compile (slow to start, pays over thousands of images), with ``channels_last`` its
+    convolutions in that layout; prompts and masks are decoded in float32.
     Raises WeightsMissing, WrongWeights, DeviceUnavailable, and ValueError for an unknown variant.
     """
 
@@ -54,13 +65,14 @@ class SamSegmenter:
         device: torch.device | str = "auto",
         precision: Precision = "auto",
         compiled: bool = False,
+        channels_last: bool = False,
     ) -> None:
         if variant not in sam_model_registry:
             raise ValueError(f"There is no SAM variant {variant!r}. Choose from: {', '.join(sam_model_registry)}.")
         if batch_size < 1 or prompt_batch < 1:
             raise ValueError(f"Batch sizes must be at least 1, got {batch_size} images, {prompt_batch} prompts.")
         self._variant = variant
-        self._batch_size = batch_size
+        self._batch = BatchSize(batch_size)
         self._prompt_batch = prompt_batch
         self._device = pick_device(device)
         self._dtype = pick_dtype(self._device, precision)
@@ -69,7 +81,10 @@ class SamSegmenter:
         load_into(self._model, self._checkpoint, f"SAM {variant}")
         self._model.eval().requires_grad_(False).to(self._device)
         encoder = self._model.image_encoder
-        self._encoder: Callable[[Tensor], Tensor] = torch.compile(encoder) if compiled else encoder
+        self._channels_last = channels_last
+        self._lay_out(channels_last)
+        self._compiled = compiled
+        self._encoder: Callable[[Tensor], Tensor] = Compiler("SAM's encoder").wrap(encoder) if compiled else encoder
         self._transform = ResizeLongestSide(encoder.img_size)
 
     def fingerprint(self) -> dict[str, object]:
@@ -84,7 +99,7 @@ class SamSegmenter:
     def encode(self, images: Sequence[np.ndarray]) -> list[SamEmbedding]:
         """The embeddings of ``HxWx3 uint8`` images of any sizes."""
         return run_in_batches(
-            self._encode_batch, images, self._batch_size, on_oom=self._shrink, what="images for SAM's encoder"
+            self._encode_batch, images, self._batch.now, on_oom=self._batch.set, what="images for SAM's encoder"
         )
 
     def outline_boxes(self, images: Sequence[np.ndarray], boxes: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -100,8 +115,8 @@ class SamSegmenter:
         return run_in_batches(
             outline,
             list(zip(images, boxes, strict=True)),
-            self._batch_size,
-            on_oom=self._shrink,
+            self._batch.now,
+            on_oom=self._batch.set,
             what="images for SAM",
         )
 
@@ -137,8 +152,21 @@ class SamSegmenter:
         logits = self._model.postprocess_masks(logits, embedding.input_size, embedding.original_size)
         return (logits > self._model.mask_threshold).cpu().numpy(), quality.cpu().numpy()
 
-    def _shrink(self, batch_size: int) -> None:
-        self._batch_size = batch_size
+    def batch_knobs(self, image_size: tuple[int, int]) -> list[BatchKnob]:
+        """The encoder's batch size (:class:`~generation.tuning.Tunable`); all images cost it the same."""
+        image = np.zeros((*image_size, 3), np.uint8)
+
+        @torch.inference_mode()
+        def encode(size: int) -> None:
+            self._features(self._inputs([image]).repeat(size, 1, 1, 1)).sum().item()
+
+        facts = {**self.fingerprint(), "compiled": self._compiled}
+        on_gpu = self._device.type == "cuda"
+        return [BatchKnob("segmenter", ("mask",), self._batch, on_gpu, facts, encode, self._lay_out)]
+
+    def _lay_out(self, channels_last: bool | None) -> None:
+        wanted = self._channels_last if channels_last is None else channels_last
+        lay_out_convolutions(self._model.image_encoder, wanted)
 
     def _shrink_prompts(self, batch_size: int) -> None:
         self._prompt_batch = batch_size
@@ -148,14 +176,22 @@ class SamSegmenter:
 
     @torch.inference_mode()
     def _encode_batch(self, images: Sequence[np.ndarray]) -> list[SamEmbedding]:
-        resized = [self._transform.apply_image(image) for image in images]
-        inputs = [to_device(torch.from_numpy(one).permute(2, 0, 1).contiguous(), self._device) for one in resized]
-        with autocast(self._device, self._dtype):
-            features = self._encoder(torch.stack([self._model.preprocess(one) for one in inputs]))
+        features = self._features(self._inputs(images))
+        shape, longest = self._transform.get_preprocess_shape, self._transform.target_length
         return [
-            SamEmbedding(one[None].float(), small.shape[:2], image.shape[:2])
-            for one, small, image in zip(features, resized, images, strict=True)
+            SamEmbedding(one[None].float(), shape(*image.shape[:2], longest), image.shape[:2])
+            for one, image in zip(features, images, strict=True)
         ]
+
+    def _inputs(self, images: Sequence[np.ndarray]) -> Tensor:
+        """``[N, 3, 1024, 1024]`` float32 on the device: resized, normalised, padded."""
+        resized = [torch.from_numpy(self._transform.apply_image(image)).permute(2, 0, 1) for image in images]
+        return torch.stack([self._model.preprocess(to_device(one.contiguous(), self._device)) for one in resized])
+
+    def _features(self, inputs: Tensor) -> Tensor:
+        """``[N, 256, 64, 64]``, in the encoder's own precision."""
+        with autocast(self._device, self._dtype):
+            return self._encoder(inputs)
 
     def _union(self, embedding: SamEmbedding, boxes: np.ndarray) -> np.ndarray:
         masks = run_in_batches(

@@ -14,13 +14,16 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from open_clip.modified_resnet import ModifiedResNet
+from torch import Tensor, nn
 
 from db.files import atomic_file
 from generation.checkpoints import find_checkpoint
 from generation.classes import load_imagenet_classes
-from generation.devices import exact_float32, pick_device, run_in_batches
+from generation.compiling import Compiler
+from generation.devices import exact_float32, lay_out_convolutions, pick_device, run_in_batches, to_device
 from generation.protocols import Score, ScoreRequest
+from generation.tuning import BatchKnob, BatchSize
 from generation.weights import WrongWeights
 from ospcoop.clip.openclip import OpenClipModel
 from ospcoop.clip.scores import DROP_TEMPLATE, class_text_features
@@ -36,7 +39,8 @@ class ClipScorer:
     ``variant`` names OpenAI weights of the manifest ("clip_vit_b_16" as published, "clip_vit_b_32",
     "clip_rn50"), ``weights`` another file. The class prompts' features are computed once and kept in
     ``cache_dir`` as ``clip-text-<key>.npz``, by weights, prompt and classes. ``batch_size`` pairs go through
-    at once, source and candidate in one forward pass.
+    at once, source and candidate in one forward pass. ``compiled`` sends the image tower through torch.compile
+    and ``channels_last`` lays its convolutions out so; neither changes more than the last bits.
     Raises WeightsMissing, WrongWeights and DeviceUnavailable.
     """
 
@@ -49,10 +53,10 @@ class ClipScorer:
         cache_dir: Path | str | None = None,
         batch_size: int = 32,
         device: torch.device | str = "auto",
+        compiled: bool = False,
+        channels_last: bool = False,
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
-        self._batch_size = batch_size
+        self._batch = BatchSize(batch_size)
         self._quick_gelu = quick_gelu
         self._checkpoint = find_checkpoint(variant, weights)
         self._classes = load_imagenet_classes()
@@ -62,6 +66,11 @@ class ClipScorer:
             )
         except ValueError as error:
             raise WrongWeights(f"{self._checkpoint.path} is not CLIP's weights: {error}") from error
+        if compiled:
+            _compile_image_tower(self._model.model.visual)
+        self._compiled = compiled
+        self._channels_last = channels_last
+        self._lay_out(channels_last)
         self._text = self._text_features(Path(cache_dir) if cache_dir else None)
 
     def fingerprint(self) -> dict[str, object]:
@@ -79,18 +88,39 @@ class ClipScorer:
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
         """One score a request, in order; images are ``HxWx3 uint8`` of any size."""
         return run_in_batches(
-            self._score_batch, requests, self._batch_size, on_oom=self._shrink, what="image pairs for CLIP"
+            self._score_batch, requests, self._batch.now, on_oom=self._batch.set, what="image pairs for CLIP"
         )
 
-    def _shrink(self, batch_size: int) -> None:
-        self._batch_size = batch_size
+    def batch_knobs(self, image_size: tuple[int, int]) -> list[BatchKnob]:
+        """The number of pairs at once (:class:`~generation.tuning.Tunable`); their size costs no GPU time."""
+        image = np.zeros((*image_size, 3), np.uint8)
+
+        @torch.inference_mode()
+        def encode(size: int) -> None:
+            self._logits(self._inputs([image]).repeat(2 * size, 1, 1, 1)).cpu()
+
+        facts = {**self.fingerprint(), "dtype": "float32", "compiled": self._compiled}
+        on_gpu = self._model.device.type == "cuda"
+        return [BatchKnob("scorer", ("score",), self._batch, on_gpu, facts, encode, self._lay_out)]
+
+    def _lay_out(self, channels_last: bool | None) -> None:
+        wanted = self._channels_last if channels_last is None else channels_last
+        lay_out_convolutions(self._model.model.visual, wanted)
+
+    def _inputs(self, images: Sequence[np.ndarray]) -> Tensor:
+        """``[N, 3, S, S]`` float32 on the device, as the network wants them."""
+        return to_device(torch.stack([self._model.preprocess(image) for image in images]), self._model.device)
+
+    def _logits(self, inputs: Tensor) -> Tensor:
+        """``[N, 1000]`` on the device."""
+        with exact_float32():
+            features, _ = self._model.encode_image(inputs)
+        return self._model.logit_scale * F.normalize(features, dim=-1) @ self._text.T
 
     @torch.inference_mode()
     def _score_batch(self, requests: Sequence[ScoreRequest]) -> list[Score]:
         images = [request.source for request in requests] + [request.candidate for request in requests]
-        with exact_float32():
-            features, _ = self._model.encode_image(images)
-        logits = (self._model.logit_scale * F.normalize(features, dim=-1) @ self._text.T).cpu()
+        logits = self._logits(self._inputs(images)).cpu()
         scores = []
         for request, source, candidate in zip(requests, *logits.chunk(2), strict=True):
             index = request.class_index
@@ -120,6 +150,17 @@ class ClipScorer:
             with atomic_file(path) as handle:
                 np.savez(handle, features=cached)
         return torch.from_numpy(cached).to(self._model.device)
+
+
+def _compile_image_tower(visual: nn.Module) -> None:
+    """Its blocks one by one: they are alike, so one is compiled for all, and the local features read the last."""
+    compiler = Compiler("CLIP's image tower")
+    if isinstance(visual, ModifiedResNet):
+        for name in ("layer1", "layer2", "layer3", "layer4"):
+            setattr(visual, name, compiler.wrap(getattr(visual, name)))
+        return
+    blocks = visual.transformer.resblocks
+    visual.transformer.resblocks = nn.ModuleList([*map(compiler.wrap, blocks[:-1]), blocks[-1]])
 
 
 def _read_features(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
