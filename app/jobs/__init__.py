@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from app.jobs import archives, generation
+from app.jobs import archives, generation, masks, review, training, training_data
 from db.progress import Progress
 from db.workspace import Workspace
 
@@ -24,7 +24,14 @@ JOB_KINDS: dict[str, Handler] = {
     "import": generation.import_photos,
     "generate": generation.generate_candidates,
     "preview": generation.preview_source,
+    "correct_mask": masks.correct_candidate,
+    "sam_click": masks.answer_clicks,
     "export": archives.export_archive,
+    "texture": training_data.make_textures,
+    "id_aug": training_data.make_id_augs,
+    "train": training.train,
+    "triage": review.train_triage,
+    "duplicates": review.find_duplicates,
 }
 
 

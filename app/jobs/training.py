@@ -1,0 +1,32 @@
+"""The job that trains a planned run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from db.progress import Progress
+from db.workspace import Workspace
+
+
+def train(workspace: Workspace, params: dict, progress: Progress) -> dict:
+    """``params``: ``run``, the planned run's id, and ``device``. Goes on where the run was stopped."""
+    from app.encoders import load_encoder
+    from db.models import Run
+    from generation.artifacts import MODEL_CACHE
+    from generation.sources import open_source
+    from ospcoop.runs import RunError
+    from ospcoop.training import train_run
+
+    with workspace.read() as session:
+        run = session.get(Run, int(params["run"]))
+    if run is None:
+        raise RunError(f"There is no run {params['run']}.")
+    progress.update(0, None, "Loading the encoder")
+    choice = run.config["encoder"]
+    encoder = load_encoder(
+        choice["name"],
+        choice["weights"],
+        cache_dir=workspace.root / MODEL_CACHE,
+        device=params.get("device", "auto"),
+    )
+    return asdict(train_run(workspace, run.id, encoder, open_source, progress))
