@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.commands import archives, generation, weights
+from app.commands import archives, checking, generation, review, runs, training, training_data, users, weights
 from app.commands.common import Chosen, WorkspaceOption, folder_of, open_chosen, print_candidates, print_states
 from app.commands.generation import generate_params
 
 if TYPE_CHECKING:
+    from app.listening import Listening
     from db.workspace import Workspace
 
 DEFAULT_PORT = 7860
@@ -28,6 +29,13 @@ app = typer.Typer(
 )
 HostOption = Annotated[str, typer.Option(help="Address to listen on; only this machine's own until accounts exist.")]
 PortOption = Annotated[int, typer.Option(help="Port to listen on; the next free one is taken if it is in use.")]
+AllowHostOption = Annotated[
+    list[str] | None, typer.Option(help="A further name it is reached by, as a proxy's. Needs accounts. Repeatable.")
+]
+TrustedProxyOption = Annotated[
+    list[str] | None,
+    typer.Option(help="Address or network of a proxy whose X-Forwarded-* is believed. Needs accounts. Repeatable."),
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -36,17 +44,33 @@ def serve(
     workspace: WorkspaceOption = None,
     host: HostOption = "127.0.0.1",
     port: PortOption = DEFAULT_PORT,
+    allow_host: AllowHostOption = None,
+    trusted_proxy: TrustedProxyOption = None,
 ) -> None:
     """Without a command: serve the workspace in the browser, with a worker beside it."""
     Chosen.workspace = workspace
     if context.invoked_subcommand is None:
-        _serve(open_chosen(workspace, create=True), host, port)
+        opened = open_chosen(workspace, create=True)
+        _serve(opened, _checked_listening(opened, host, port, allow_host, trusted_proxy))
 
 
-def _serve(workspace: Workspace, host: str, port: int) -> None:
+def _checked_listening(
+    workspace: Workspace, host: str, port: int, allow_host: list[str] | None, trusted_proxy: list[str] | None
+) -> Listening:
+    """Where to listen; an address that may not be served is refused here, before anything slow is done."""
+    from app.accounts.directory import admin_exists
+    from app.listening import Listening
+
+    listening = Listening(host, port, tuple(allow_host or ()), tuple(trusted_proxy or ()))
+    with workspace.read() as session:
+        listening.check(admin_exists(session))
+    return listening
+
+
+def _serve(workspace: Workspace, listening: Listening) -> None:
     from app.server import serve as serve_pages
 
-    serve_pages(workspace, host=host, port=port)
+    serve_pages(workspace, listening)
 
 
 @app.command()
@@ -55,6 +79,8 @@ def demo(
     no_serve: Annotated[bool, typer.Option("--no-serve", help="Do everything but open the server.")] = False,
     host: HostOption = "127.0.0.1",
     port: PortOption = DEFAULT_PORT,
+    allow_host: AllowHostOption = None,
+    trusted_proxy: TrustedProxyOption = None,
 ) -> None:
     """Twenty real photos through the whole job with the embedded backends, then serve them for review.
 
@@ -64,6 +90,7 @@ def demo(
     from generation.recipe import embedded_options
 
     opened = open_chosen(workspace, create=True)
+    listening = _checked_listening(opened, host, port, allow_host, trusted_proxy)
     imported = run_in_terminal(
         opened, "import", {"layout": "demo", "root": None, "ground_truth": None, "split": "val"}, "Import"
     )
@@ -73,7 +100,7 @@ def demo(
     print_candidates(opened)
     print_states(opened)
     if not no_serve:
-        _serve(opened, host, port)
+        _serve(opened, listening)
 
 
 @app.command()
@@ -125,9 +152,12 @@ def doctor(workspace: WorkspaceOption = None) -> None:
         raise typer.Exit(1)
 
 
-for _commands in (generation.commands, archives.commands):
+for _commands in (generation.commands, archives.commands, checking.commands, training_data.commands, training.commands):
     app.add_typer(_commands)
+app.add_typer(review.commands)
 app.add_typer(weights.commands, name="weights")
+app.add_typer(users.commands, name="users")
+app.add_typer(runs.commands, name="runs")
 
 
 def main() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,6 @@ from pathlib import Path
 # Gradio reads it when it is imported.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
-import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import Response
@@ -20,25 +18,27 @@ from fastapi.staticfiles import StaticFiles
 from gradio.route_utils import STATIC_PATH_LIB
 from sqlalchemy import text
 
+from app.account_routes import account_router
+from app.accounts import current_user_id
+from app.accounts.directory import account_count, admin_exists
+from app.audit_routes import audit_router
+from app.duplicate_routes import duplicate_router
+from app.gate import Gate
 from app.guard import LOCAL_HOSTS, Guard
 from app.job_routes import job_router
+from app.judging_routes import judging_router
+from app.listening import Listening
 from app.media_routes import media_router
-from app.pages import build_pages
 from app.review_routes import review_router
-from app.theme import HEAD, make_theme
+from app.role_pages import RolePages
+from app.sign_in_routes import sign_in_router
+from app.triage_routes import triage_router
 from app.worker_process import WorkerProcess, worker_command
-from db.queries import ensure_user
+from db.models import Role
 from db.workspace import Workspace
 
 STATIC = Path(__file__).resolve().parent / "static"
-DEFAULT_PORT = 7860
-PORTS_TRIED = 100
-LISTENING_HOSTS = {"127.0.0.1": socket.AF_INET, "localhost": socket.AF_INET, "::1": socket.AF_INET6}
 GRACE_SECONDS = 3
-
-
-class ServerError(RuntimeError):
-    """The server cannot be started as asked; the message says what to do."""
 
 
 class RevalidatedFiles(StaticFiles):
@@ -60,16 +60,13 @@ class RevalidatedFiles(StaticFiles):
 def create_app(workspace: Workspace, *, allowed_hosts: Sequence[str] = LOCAL_HOSTS) -> FastAPI:
     """The whole web application for one workspace. Starts nothing and loads no model.
 
-    ``allowed_hosts`` are the names it answers to, as in a Host header. ``app.state.demo`` is the Gradio part.
+    ``allowed_hosts`` are the names it answers to, as in a Host header. ``app.state.pages`` is the Gradio part,
+    ``app.state.demo`` its pages for an admin, who sees all of them.
     """
-    with workspace.write() as session:
-        user_id = ensure_user(session).id
-
-    # Not a coroutine: Gradio 6.17 takes an async one for a signed-in user.
-    def current_user() -> int:
-        return user_id
-
-    app = FastAPI(title="ImageNet-Bg builder", docs_url=None, redoc_url=None, openapi_url=None)
+    pages = RolePages(workspace)
+    app = FastAPI(title="ImageNet-Bg builder", docs_url=None, redoc_url=None, openapi_url=None, lifespan=pages.lifespan)
+    # The one added last is the first that a request meets.
+    app.add_middleware(Gate, workspace=workspace)
     app.add_middleware(Guard, allowed_hosts=allowed_hosts)
 
     @app.get("/healthz")
@@ -78,63 +75,63 @@ def create_app(workspace: Workspace, *, allowed_hosts: Sequence[str] = LOCAL_HOS
             session.execute(text("SELECT 1"))
         return {"status": "ok"}
 
-    app.include_router(job_router(workspace, current_user))
-    app.include_router(media_router(workspace, current_user))
-    app.include_router(review_router(workspace, current_user))
+    app.include_router(sign_in_router(workspace))
+    app.include_router(account_router(workspace))
+    app.include_router(job_router(workspace, current_user_id))
+    app.include_router(media_router(workspace, current_user_id))
+    app.include_router(review_router(workspace, current_user_id))
+    for make in (triage_router, audit_router, judging_router, duplicate_router):
+        app.include_router(make(workspace, current_user_id))
     app.mount("/static", RevalidatedFiles())
-
-    demo = build_pages(workspace, user_id)
-    app = gr.mount_gradio_app(
-        app, demo, path="/", theme=make_theme(), head=HEAD, footer_links=[], show_error=False, ssr_mode=False
-    )
-    # Mounting leaves it False, and then Gradio lets an event's input name any file on the machine.
-    demo.has_launched = True
-    app.state.demo = demo
+    app.mount("/", pages)
+    app.state.pages = pages
+    app.state.demo = pages.demos[Role.ADMIN]
     return app
 
 
-def serve(workspace: Workspace, host: str = "127.0.0.1", port: int = DEFAULT_PORT) -> None:
+def serve(workspace: Workspace, listening: Listening) -> None:
     """Serve the workspace until SIGINT or SIGTERM, with a worker beside it that ends with it.
 
-    Takes the next free port when ``port`` is in use. Raises :class:`ServerError` for a host that other
-    machines could reach.
+    Takes the next free port when the one asked for is in use. Raises :class:`app.listening.ServerError` for an
+    address that other machines could reach while there are no accounts.
     """
-    listener = open_listener(host, port)
-    with listener:
-        app = create_app(workspace)
-        shown = f"[{host}]" if ":" in host else host
-        print(f"ImageNet-Bg builder: http://{shown}:{listener.getsockname()[1]}", flush=True)
-        print(f"Workspace: {workspace.root}\nCtrl-C ends the server and its worker.", flush=True)
+    with workspace.read() as session:
+        listening.check(admin_exists(session))
+        accounts = account_count(session)
+    with listening.open() as listener:
+        app = create_app(workspace, allowed_hosts=listening.host_names)
+        _announce(workspace, listening, listener.getsockname()[1], accounts)
         # uvicorn raises the signal again once it has shut down: turn it into an exit, so that the worker is ended too.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         worker = WorkerProcess(worker_command(workspace.root))
         worker.start()
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=GRACE_SECONDS)
         try:
-            uvicorn.Server(config).run(sockets=[listener])
+            uvicorn.Server(server_config(app, listening)).run(sockets=[listener])
         except KeyboardInterrupt:
             print("Ending.", flush=True)
         finally:
             worker.stop()
 
 
-def open_listener(host: str, port: int) -> socket.socket:
-    """A listening socket on ``port`` or the next free one after it; only on this machine's own addresses."""
-    family = LISTENING_HOSTS.get(host)
-    if family is None:
-        raise ServerError(
-            f"Not serving on {host}: there are no accounts yet, so anybody who reaches that address could change the "
-            "workspace. Use 127.0.0.1 and, from another machine, an SSH tunnel (ssh -L 7860:127.0.0.1:7860)."
-        )
-    for candidate in range(port, min(port + PORTS_TRIED, 65536)):
-        listener = socket.socket(family)
-        # Lets a restart reuse the port at once; a port that is being listened on is still refused on Linux.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((host, candidate))
-            listener.listen()
-        except OSError:
-            listener.close()
-        else:
-            return listener
-    raise ServerError(f"No port from {port} to {port + PORTS_TRIED - 1} is free; name another with --port.")
+def server_config(app: FastAPI, listening: Listening) -> uvicorn.Config:
+    """How uvicorn serves the application: X-Forwarded-* is believed of the trusted proxies alone."""
+    return uvicorn.Config(
+        app,
+        log_level="warning",
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        # By default uvicorn believes what any process on this machine says about where a request comes from.
+        proxy_headers=bool(listening.trusted_proxies),
+        forwarded_allow_ips=list(listening.trusted_proxies),
+    )
+
+
+def _announce(workspace: Workspace, listening: Listening, port: int, accounts: int) -> None:
+    print(f"ImageNet-Bg builder: http://{listening.shown}:{port}", flush=True)
+    names = [name for name in listening.host_names if name not in LOCAL_HOSTS]
+    if names:
+        print(f"It answers to: {', '.join(names)}.")
+    who = "this machine's user may do everything" if accounts == 0 else f"{accounts}; sign-in is needed"
+    print(f"Workspace: {workspace.root}\nAccounts: {who}.")
+    if not listening.is_local and not listening.trusted_proxies:
+        print("Passwords travel unencrypted over http: put a proxy with https in front (docs/accounts.md).")
+    print("Ctrl-C ends the server and its worker.", flush=True)

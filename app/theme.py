@@ -10,7 +10,11 @@ TITLE = "ImageNet-Bg builder"
 HEAD = (
     '<link rel="icon" href="data:,">'
     '<link rel="stylesheet" href="/static/app.css">'
+    '<link rel="stylesheet" href="/static/accounts.css">'
+    '<link rel="stylesheet" href="/static/judging.css">'
+    '<script src="/static/theme.js"></script>'
     '<script type="module" src="/static/app.js"></script>'
+    '<script type="module" src="/static/session.js"></script>'
 )
 
 ACCENT = gr.themes.Color(

@@ -12,6 +12,7 @@ from app.pages.shared import (
     FormError,
     Page,
     action,
+    asker,
     candidate_image,
     empty,
     escape,
@@ -24,10 +25,11 @@ from app.pages.shared import (
     table,
 )
 from db.models import Candidate
-from db.queries import LOCAL_USER, active_recipe, class_names
+from db.queries import active_recipe, class_names
 from db.workspace import Workspace
 from exports.builds import BuildPreview, build_label, freeze, list_builds, preview
 from exports.rules import PRESETS, Cause, Rule
+from review.audit_report import audit_statement, build_audit
 
 CUSTOM = "custom"
 PRESET_CHOICES = [
@@ -84,7 +86,7 @@ def build_page(workspace: Workspace) -> Page:
 
     @action
     def freeze_build(name: str, *values: object) -> str:
-        frozen = freeze(workspace, name.strip(), _rule(*values), created_by=LOCAL_USER)
+        frozen = freeze(workspace, name.strip(), _rule(*values), created_by=asker())
         label = build_label(frozen.build)
         if not frozen.is_new:
             return f"{label} holds exactly this already; nothing new was frozen."
@@ -199,15 +201,17 @@ def render_builds(workspace: Workspace) -> str:
     """The frozen builds, newest first, as HTML."""
     with workspace.read() as session:
         builds = sorted(list_builds(session), key=lambda build: build.id, reverse=True)
+        purity = {build.id: audit_statement(build_audit(session, build)) for build in builds}
     if not builds:
         return empty("No build yet", "Choose a rule above and freeze it; it gets a number and a hash.")
     return table(
         "Frozen builds, newest first",
-        ("Build", "Images", "Rule", "Content hash", "Frozen"),
+        ("Build", "Images", "Audit", "Rule", "Content hash", "Frozen"),
         [
             (
                 f"<strong>{escape(build_label(build))}</strong>",
                 f"{build.item_count:,}",
+                f'<a class="long" href="#audit">{escape(purity[build.id])}</a>',
                 escape(Rule.from_json(build.rule).describe()),
                 f'<code title="{escape(build.content_hash)}">{escape(build.content_hash[:16])}</code>',
                 f"{build.created_at:%Y-%m-%d %H:%M} UTC",

@@ -15,6 +15,7 @@ from app.pages.shared import (
     FormError,
     Page,
     action,
+    asker,
     empty,
     escape,
     file_size,
@@ -26,7 +27,6 @@ from app.pages.shared import (
 )
 from db.jobs import enqueue
 from db.models import Job, JobState
-from db.queries import LOCAL_USER
 from db.workspace import Workspace
 from exports.builds import build_label, find_build, list_builds
 from exports.registry import EXPORTERS
@@ -64,7 +64,7 @@ def export_page(workspace: Workspace) -> Page:
         with workspace.write() as session:
             label = build_label(find_build(session, reference))
             params = {"build": reference, "format": chosen_format, "out": str(target)}
-            job = enqueue(session, "export", params, created_by=LOCAL_USER)
+            job = enqueue(session, "export", params, created_by=asker())
         return f"Job {job.id} exports {label} to {target}."
 
     def refresh(chosen: str | None) -> tuple[object, ...]:

@@ -9,6 +9,7 @@ import gradio as gr
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from app.pages.generate_run import EVERY, enqueue_generate, photo_choices, render_last_run, run_form
 from app.pages.shared import (
     ACTION,
     JOBS_CHANGED_JS,
@@ -17,6 +18,7 @@ from app.pages.shared import (
     FormError,
     Page,
     action,
+    asker,
     badge,
     empty,
     escape,
@@ -24,21 +26,18 @@ from app.pages.shared import (
     job_display,
     last_job,
     markup,
-    optional_number,
-    optional_number_box,
     section,
     state_table,
     table,
 )
 from db.jobs import active_job, enqueue
 from db.models import Job, Outcome, Recipe, SourceImage, State
-from db.queries import LOCAL_USER, active_recipe, class_names, source_count, state_counts
+from db.queries import active_recipe, class_names, state_counts
 from db.workspace import Workspace
 from generation.recipe import RecipeError, RecipeOptions, default_options
 from generation.registry import Stage, find_backend, listed_backends
 
 SHOWN_REASONS = 5
-LIMIT = "At most this many photos"
 STAGES = ("masker", "inpainter", "scorer")
 # Field of RecipeOptions: what the page calls it, and what it does.
 NUMBERS = {
@@ -77,12 +76,10 @@ def generate_page(workspace: Workspace) -> Page:
     try_jobs = job_display("preview", elem_id="try-jobs")
     outcome = markup("try-outcome")
     section("3. Run all")
-    with gr.Row(elem_classes="filters"):
-        limit = optional_number_box(LIMIT, placeholder="all", elem_id="run-limit")
-        redo = gr.Checkbox(False, label="Try the failed ones again", elem_classes="beside")
-        run = gr.Button("Run all", variant="primary", elem_id="run-start", elem_classes="short")
+    run = run_form()
     run_message = markup("run-message")
     run_jobs = job_display("generate", elem_id="run-jobs")
+    last_run = markup("run-last")
     states = markup("run-states")
     inputs = list(fields.values())
 
@@ -98,8 +95,9 @@ def generate_page(workspace: Workspace) -> Page:
         return _enqueue_preview(workspace, options_of(values), "")
 
     @action
-    def run_all(limit: str, redo: bool, *values: object) -> str:
-        return _enqueue_generate(workspace, options_of(values), optional_number(limit, LIMIT), redo)
+    def run_all(*values: object) -> str:
+        count = len(run.inputs())
+        return enqueue_generate(workspace, options_of(values[count:]), *values[:count])
 
     def suit(masker: str) -> tuple[object, ...]:
         suited = asdict(default_options(masker=masker))
@@ -110,8 +108,14 @@ def generate_page(workspace: Workspace) -> Page:
             options = asdict(starting_options(active_recipe(session)))
         return render_grades(*(options[stage] for stage in STAGES)), *(options[field] for field in fields)
 
-    def refresh() -> tuple[str, str]:
-        return render_preview(workspace), render_states(workspace)
+    def after_run() -> tuple[str, str]:
+        return render_last_run(workspace), render_states(workspace)
+
+    def refresh(chosen: str | None) -> tuple[object, ...]:
+        with workspace.read() as session:
+            choices = photo_choices(session)
+        value = chosen if chosen in {value for _, value in choices} else EVERY
+        return render_preview(workspace), *after_run(), gr.Dropdown(choices=choices, value=value)
 
     fields["masker"].input(suit, fields["masker"], [fields[field] for field in BY_MASKER], **ACTION)
     backends = [fields[stage] for stage in STAGES]
@@ -120,10 +124,11 @@ def generate_page(workspace: Workspace) -> Page:
     attempt.click(try_one, [name, *inputs], try_message, **ACTION).then(None, js=JOBS_CHANGED_JS)
     name.submit(try_one, [name, *inputs], try_message, **ACTION).then(None, js=JOBS_CHANGED_JS)
     lucky.click(try_any, inputs, try_message, **ACTION).then(None, js=JOBS_CHANGED_JS)
-    run.click(run_all, [limit, redo, *inputs], run_message, **ACTION).then(None, js=JOBS_CHANGED_JS)
+    run.start.click(run_all, [*run.inputs(), *inputs], run_message, **ACTION).then(None, js=JOBS_CHANGED_JS)
     try_jobs.submit(lambda: render_preview(workspace), None, outcome, **QUIET)
-    run_jobs.submit(lambda: render_states(workspace), None, states, **QUIET)
-    return Page(refresh, [outcome, states], load=load, load_outputs=[grades, *inputs])
+    run_jobs.submit(after_run, None, [last_run, states], **QUIET)
+    outputs = [outcome, last_run, states, run.photos]
+    return Page(refresh, outputs, inputs=[run.photos], load=load, load_outputs=[grades, *inputs])
 
 
 def starting_options(recipe: Recipe | None) -> RecipeOptions:
@@ -221,7 +226,7 @@ def _enqueue_preview(workspace: Workspace, options: RecipeOptions, name: str) ->
         if waiting is not None:
             raise FormError(f"Job {waiting.id} is trying a photo already; wait for it or cancel it first.")
         params = {"options": asdict(options), "source_id": source.id}
-        job = enqueue(session, "preview", params, created_by=LOCAL_USER)
+        job = enqueue(session, "preview", params, created_by=asker())
     return f"Job {job.id} tries the settings on {source.name}."
 
 
@@ -245,25 +250,6 @@ def _any_source(session: Session) -> SourceImage:
         raise FormError("There are no photos yet; import some on the Sources page first.")
     query = select(SourceImage).where(SourceImage.id >= random.randint(1, last)).order_by(SourceImage.id).limit(1)
     return session.scalars(query).one()
-
-
-def _enqueue_generate(workspace: Workspace, options: RecipeOptions, limit: float | None, redo_failed: bool) -> str:
-    if limit is not None and limit < 1:
-        raise FormError(f"{LIMIT}: give a number from 1 up, or leave it empty for all.")
-    with workspace.write() as session:
-        if not source_count(session):
-            raise FormError("There are no photos yet; import some on the Sources page first.")
-        running = active_job(session, "generate")
-        if running is not None:
-            raise FormError(f"Job {running.id} is generating already; wait for it or cancel it first.")
-        params = {
-            "options": asdict(options),
-            "limit": None if limit is None else int(limit),
-            "classes": None,
-            "redo_failed": redo_failed,
-        }
-        job = enqueue(session, "generate", params, created_by=LOCAL_USER)
-    return f"Job {job.id} makes the candidates. The page may be closed; the work goes on."
 
 
 def render_preview(workspace: Workspace) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import gradio as gr
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.accounts import current_user_id
 from app.pages.shared import (
     QUIET,
     Page,
@@ -25,7 +27,8 @@ from db.models import Build, Job, Recipe, State
 from db.queries import active_recipe, source_count, state_counts
 from db.workspace import Workspace
 from generation.registry import REGISTRIES
-from review.queue import QueueFilter, QueueState, counts_by_state
+from review.filters import QueueFilter, QueueState
+from review.progress import counts_by_state
 
 SHOWN_JOBS = 8
 
@@ -53,15 +56,15 @@ class Step:
     fact: str
 
 
-def overview_page(workspace: Workspace, user_id: int) -> Page:
+def overview_page(workspace: Workspace) -> Page:
     """Add the page to the open tab."""
     heading("Overview", "From labelled photos to a frozen background set, and what is left to do.")
     content = markup("overview-content")
     section("Recent jobs")
     jobs = job_display(elem_id="overview-jobs", limit=SHOWN_JOBS)
 
-    def refresh() -> str:
-        return render(workspace, user_id)
+    def refresh(request: gr.Request) -> str:
+        return render(workspace, current_user_id(request.request))
 
     jobs.submit(refresh, None, content, **QUIET)
     return Page(refresh, [content])

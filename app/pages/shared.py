@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
+from gradio.context import LocalContext
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.accounts import current_user
 from db.jobs import UnknownJob
 from db.models import Candidate, Job, JobState, SourceImage, State
 from db.workspace import WorkspaceError
@@ -207,6 +209,11 @@ def action(work: Callable[..., str]) -> Callable[..., str]:
             return notice(str(error), tone="bad")
 
     return wrapped
+
+
+def asker() -> str:
+    """The name of the user whose event a handler is answering: who a job or a build is made by."""
+    return current_user(LocalContext.request.get().request).name
 
 
 def optional_number_box(label: str, *, placeholder: str = "none", **options: Any) -> gr.Textbox:

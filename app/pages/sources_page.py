@@ -17,6 +17,7 @@ from app.pages.shared import (
     FormError,
     Page,
     action,
+    asker,
     empty,
     escape,
     heading,
@@ -29,7 +30,7 @@ from app.pages.shared import (
 )
 from db.jobs import active_job, enqueue
 from db.models import ImageClass, Outcome, SourceImage, State
-from db.queries import LOCAL_USER, active_recipe, source_count
+from db.queries import active_recipe, source_count
 from db.workspace import Workspace
 
 PAGE_SIZE = 40
@@ -227,5 +228,5 @@ def _enqueue_import(workspace: Workspace, params: dict) -> str:
         running = active_job(session, "import")
         if running is not None:
             raise FormError(f"Job {running.id} is importing already; wait for it or cancel it first.")
-        job = enqueue(session, "import", params, created_by=LOCAL_USER)
+        job = enqueue(session, "import", params, created_by=asker())
     return f"Job {job.id} imports the photos."

@@ -1,18 +1,22 @@
 // The way from page to page: links such as <a href="#build"> open one, and the address keeps it over a reload.
 
-const PAGES = ['overview', 'sources', 'generate', 'review', 'build', 'export'];
 const TRIES = 50;
 const TRY_MS = 100;
 
-const wanted = () => (PAGES.includes(location.hash.slice(1)) ? location.hash.slice(1) : PAGES[0]);
+// The header names the pages that the signed-in person may open.
+const pages = () => [...document.querySelectorAll('.site-head nav a')].map((link) => link.hash.slice(1));
+const wanted = () => (pages().includes(location.hash.slice(1)) ? location.hash.slice(1) : pages()[0]);
 const buttonOf = (page) => document.getElementById(`page-${page}-button`);
 const isOpen = (page) => buttonOf(page)?.getAttribute('aria-selected') === 'true' && shows(page);
 const shows = (page) => (document.getElementById(`page-${page}`)?.offsetParent ?? null) !== null;
 
 function mark() {
   for (const link of document.querySelectorAll('.site-head nav a')) {
-    if (link.hash === `#${wanted()}`) link.setAttribute('aria-current', 'page');
+    const current = link.hash === `#${wanted()}`;
+    if (current) link.setAttribute('aria-current', 'page');
     else link.removeAttribute('aria-current');
+    // On a narrow screen the links are a row that scrolls.
+    if (current) link.scrollIntoView({ block: 'nearest', inline: 'nearest' });
   }
 }
 
@@ -28,7 +32,7 @@ function open(tries = TRIES) {
 document.addEventListener('click', (event) => {
   const link = event.target.closest?.('a[href^="#"]');
   const page = link?.hash.slice(1);
-  if (!PAGES.includes(page) || event.metaKey || event.ctrlKey || event.shiftKey) return;
+  if (!pages().includes(page) || event.metaKey || event.ctrlKey || event.shiftKey) return;
   event.preventDefault();
   if (page !== wanted()) history.pushState(null, '', `#${page}`);
   window.scrollTo({ top: 0 });
@@ -51,7 +55,7 @@ document.addEventListener('keydown', (event) => {
 });
 
 const waiting = new MutationObserver(() => {
-  if (!document.querySelector('.site-head nav a') || !PAGES.every(buttonOf)) return;
+  if (!pages().length || !pages().every(buttonOf)) return;
   waiting.disconnect();
   open();
 });

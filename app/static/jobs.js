@@ -4,6 +4,8 @@ const ACTIVE_MS = 1000;
 const IDLE_MS = 5000;
 const LIMIT = 50;
 const STATES = { queued: 'Waiting', running: 'Running', done: 'Done', failed: 'Failed', cancelled: 'Cancelled' };
+// These say themselves, in their message, how fast they are now, what is left and what memory they take.
+const TELLS_ITS_RATE = new Set(['generate']);
 const UNITS = { import: 'photos', generate: 'photos', preview: 'photos', export: 'images' };
 
 const displays = new Set();
@@ -77,11 +79,12 @@ function facts(job) {
   const parts = [];
   if (job.total !== null) parts.push(`${whole.format(job.done)} of ${whole.format(job.total)}`);
   else if (job.done) parts.push(whole.format(job.done));
-  if (job.state === 'running' && job.rate) {
+  const told = TELLS_ITS_RATE.has(job.kind);
+  if (job.state === 'running' && job.rate && !told) {
     const unit = UNITS[job.kind] ?? 'items';
     parts.push(job.rate >= 0.1 ? `${job.rate.toFixed(1)} ${unit}/s` : `${(job.rate * 60).toFixed(1)} ${unit}/min`);
   }
-  if (job.seconds_left !== null) parts.push(`about ${duration(job.seconds_left)} left`);
+  if (job.seconds_left !== null && !told) parts.push(`about ${duration(job.seconds_left)} left`);
   else if (!job.active && job.seconds !== null) parts.push(`took ${duration(job.seconds)}`);
   return parts.join(' · ');
 }

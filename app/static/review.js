@@ -1,32 +1,38 @@
 // The review page. What is seen changes at once; what is decided goes into a durable outbox and reaches the
 // server when it can. The verdict names the candidate and the hash of the image that was on screen.
 
+import { API, request } from './review_api.js';
 import { Filter } from './review_filter.js';
+import { Grid } from './review_grid.js';
+import { History } from './review_history.js';
 import { actionOf, isOurs } from './review_keys.js';
-import { MARKUP, REASONS, VERDICTS } from './review_markup.js';
-import { makeUuid, Outbox } from './review_outbox.js';
-import { Ring } from './review_ring.js';
-import { emptyText, progressText } from './review_text.js';
+import { Leases } from './review_leases.js';
+import { CandidateList } from './review_list.js';
+import { MaskEditor } from './mask_editor.js';
+import { MARKUP, REASONS } from './review_markup.js';
+import { Outbox } from './review_outbox.js';
+import { Popover } from './review_popover.js';
+import { Progress } from './review_progress.js';
+import { Single } from './review_single.js';
+import { emptyText } from './review_text.js';
+import { Verdicts } from './review_verdicts.js';
+import { Views } from './review_views.js';
 
-const API = '/api/review';
-const PAGE = 60;
-const REFILL_BELOW = 25;
+const MODE_KEY = 'imagenet-bg.review.mode';
+const STYLES = ['review.css', 'review_grid.css', 'review_panels.css', 'mask_editor.css'];
 const LOOK_AGAIN_MS = 10_000;
 const COUNTS_MS = 60_000;
-const TIMES_KEPT = 200;
-const UNDO_DEPTH = 500;
-const REASON_TEXT = Object.fromEntries(REASONS);
-const STATE_OF = { accept: 'accepted', reject: 'rejected', skip: 'skipped' };
+const COUNTS_AGAIN_MS = 5_000;
 
 /** Build the page inside element; a second call replaces the first. */
 export async function mount(element) {
   element.review?.destroy();
-  await stylesheet();
+  await Promise.all(STYLES.map(stylesheet));
   element.review = new Review(element);
 }
 
-function stylesheet() {
-  const href = new URL('./review.css', import.meta.url).href;
+function stylesheet(name) {
+  const href = new URL(name, import.meta.url).href;
   if (document.querySelector(`link[href="${href}"]`)) return Promise.resolve();
   const link = Object.assign(document.createElement('link'), { rel: 'stylesheet', href });
   return new Promise((done) => {
@@ -35,35 +41,59 @@ function stylesheet() {
   });
 }
 
-async function getJson(path) {
-  const response = await fetch(API + path, { signal: AbortSignal.timeout(15_000) });
-  const body = await response.json();
-  if (!response.ok) throw new Error(body.error ?? `error ${response.status}`);
-  return body;
-}
-
 class Review {
   constructor(element) {
     element.classList.add('review-root');
     element.innerHTML = MARKUP;
     this.root = element;
-    this.stage = this.find('.stage');
-    this.ring = new Ring(this.stage);
-    this.filter = new Filter(this.find('.filters'), () => this.reload(), () => this.stage.focus({ preventScroll: true }));
+    this.life = new AbortController();
+    const { signal } = this.life;
+    const voice = {
+      note: (text) => this.note(text),
+      say: (text) => this.say(text),
+      large: () => this.setMode('single'),
+    };
+    this.filter = new Filter(element, () => this.reload(), () => this.view.focus());
     this.outbox = new Outbox(`${API}/decisions`, {
       changed: (pending, problem) => this.showOutbox(pending, problem),
       refused: (event, sentence) => this.refused(event, sentence),
     });
-    this.done = []; // what an undo takes back: {uuid, item, before}
-    this.times = []; // of the verdicts, for the rate
-    this.counts = null;
-    this.lastReasons = null;
-    this.picked = new Set();
-    this.generation = 0;
-    this.life = new AbortController();
+    this.leases = new Leases(
+      { open: () => this.list.open(), lost: (ids) => this.lost(ids), visible: () => this.visible() },
+      signal,
+    );
+    this.list = new CandidateList(this.filter, this.outbox, this.leases.tab, {
+      owner: (owner) => this.own(owner),
+      arrived: (changesWhatIsShown) => this.arrived(changesWhatIsShown),
+    });
+    this.verdicts = new Verdicts(this.outbox, this.list, {
+      note: voice.note,
+      moved: (before, after) => this.progress.given(before, after),
+    });
+    this.progress = new Progress(element, this);
+    this.single = new Single(element, this.list, this.verdicts, voice);
+    this.grid = new Grid(element, this.list, this.verdicts, voice, signal);
+    this.history = new History(this.find('.drawer'));
+    this.editor = new MaskEditor(this.find('.mask-editor'), { made: (old, item) => this.remade(old, item) });
+    this.views = new Views(element, this.filter, voice.note, signal);
+    this.popover = new Popover(element, 'more', { signal });
+    this.people = new Popover(element, 'people', { opened: () => this.loadCounts(), signal });
     this.listen();
+    this.view = this.single;
+    this.setMode(localStorage.getItem(MODE_KEY) ?? 'single', { focus: false });
+    // Not before somebody looks: candidates that are fetched are leased, and others must do without them.
+    this.watcher = new IntersectionObserver(([entry]) => entry.isIntersecting && this.seen());
+    this.watcher.observe(element);
+  }
+
+  seen() {
+    if (this.started) {
+      this.leases.renew();
+      return;
+    }
+    this.started = true;
     this.reload();
-    this.filter.loadClasses(() => getJson('/classes'));
+    this.offerChoices();
   }
 
   find(selector) {
@@ -72,108 +102,87 @@ class Review {
 
   destroy() {
     this.life.abort();
+    this.watcher.disconnect();
     clearInterval(this.countsTimer);
+    clearTimeout(this.countsAgain);
     clearInterval(this.againTimer);
     this.outbox.destroy();
     this.filter.destroy();
-    this.ring.clear();
+    this.list.stop();
+    this.single.clear();
+    this.grid.clear();
   }
 
   listen() {
     const { signal } = this.life;
     document.addEventListener('keydown', (event) => this.key(event), { signal });
     this.root.addEventListener('click', (event) => this.click(event), { signal });
-    this.stage.addEventListener('pointermove', (event) => this.aim(event), { signal });
-    this.stage.addEventListener('pointerdown', (event) => this.aim(event), { signal });
+    window.addEventListener('pagehide', () => this.outbox.owner && this.verdicts.save(this.outbox.owner), { signal });
     this.countsTimer = setInterval(() => this.visible() && this.loadCounts(), COUNTS_MS);
-    this.againTimer = setInterval(() => this.visible() && this.atEnd() && this.lookForMore(), LOOK_AGAIN_MS);
+    this.againTimer = setInterval(() => this.visible() && this.list.atEnd() && this.list.lookForMore(), LOOK_AGAIN_MS);
   }
 
   visible() {
     return this.root.isConnected && this.root.offsetParent !== null && document.visibilityState === 'visible';
   }
 
+  offerChoices() {
+    this.filter.offer('class_index', async () => {
+      const classes = await request('/classes');
+      return classes.map(({ class_index, name, candidates }) => [class_index, `${name} (${candidates})`, name]);
+    });
+    this.filter.offer('recipe', async () => {
+      const recipes = await request('/recipes');
+      return recipes.filter(({ active }) => !active).map(({ id, hash, candidates }) => {
+        return [id, `${hash.slice(0, 8)} (${candidates} candidates)`, hash.slice(0, 8)];
+      });
+    });
+  }
+
   // ---- the list ----
 
   /** Start the list anew with the filter as it is. */
-  async reload() {
-    this.generation += 1;
-    this.items = [];
-    this.position = 0;
-    this.frontier = 0;
-    this.cursor = null;
-    this.exhausted = false;
-    this.loading = null;
-    this.ring.clear();
-    this.closeReasons();
-    this.render();
+  reload() {
+    this.list.clear();
+    this.progress.clear();
+    this.single.clear();
+    this.grid.clear();
+    this.show();
     this.loadCounts();
-    await this.refill();
+    return this.list.refill();
   }
 
-  refill() {
-    this.loading ??= this.fetchPage(this.generation).finally(() => (this.loading = null));
-    return this.loading;
+  /** Whose verdicts these are is known. */
+  own(owner) {
+    if (this.outbox.owner === owner) return;
+    this.verdicts.restore(owner);
+    this.outbox.own(owner);
+    this.progress.showPeople();
   }
 
-  async fetchPage(generation) {
-    let page;
-    try {
-      page = await getJson(`/queue?${this.filter.query({ cursor: this.cursor, limit: PAGE })}`);
-    } catch (error) {
-      if (generation === this.generation) this.loadFailed(error);
-      return;
-    }
-    if (generation !== this.generation || this.life.signal.aborted) return;
-    this.failed = '';
-    if (this.outbox.owner !== page.owner) this.outbox.own(page.owner);
-    const waiting = new Map(this.outbox.pending().map((event) => [event.candidate_id, event.verdict]));
-    const known = new Set(this.items.map((item) => item.id));
-    const unreviewed = this.filter.state === 'unreviewed';
-    for (const item of page.items) {
-      const verdict = waiting.get(item.id);
-      if (known.has(item.id) || (unreviewed && verdict && verdict !== 'undo')) continue;
-      this.items.push(item);
-    }
-    const wasAtEnd = this.position >= this.items.length - page.items.length;
-    this.cursor = page.cursor;
-    this.exhausted = page.cursor === null;
-    if (wasAtEnd) this.render();
-    else this.ring.prefetch(this.items, this.position);
-    if (!this.exhausted && this.items.length - this.position < REFILL_BELOW) setTimeout(() => this.refill(), 0);
+  arrived(changesWhatIsShown) {
+    this.view.more(changesWhatIsShown);
+    this.showEmpty();
   }
 
-  loadFailed(error) {
-    this.failed = error instanceof TypeError || error.name === 'TimeoutError' ? 'The server does not answer.' : error.message;
-    this.render();
-    setTimeout(() => this.visible() && this.failed && this.refill(), 2000);
-  }
-
-  atEnd() {
-    return this.position >= this.items.length;
-  }
-
-  /** At the end of the list: look from its start for what was made or passed over meanwhile. */
-  lookForMore() {
-    if (!this.exhausted || this.outbox.pending().length) return;
-    if (this.filter.state !== 'unreviewed') return;
-    this.cursor = null;
-    this.exhausted = false;
-    this.refill();
+  lost(ids) {
+    this.list.drop(ids);
+    this.view.more(false);
   }
 
   async loadCounts() {
-    const { generation } = this;
-    try {
-      const counts = await getJson(`/progress?${this.filter.query({ order: null })}`);
-      if (generation !== this.generation) return;
-      this.counts = counts;
-      for (const event of this.outbox.pending()) this.tally(null, STATE_OF[event.verdict]);
-    } catch {
-      return; // the list says what is wrong; the counts stay as they were
+    clearTimeout(this.countsAgain);
+    if (!(await this.progress.load())) {
+      this.countsAgain = setTimeout(() => this.visible() && this.loadCounts(), COUNTS_AGAIN_MS);
+      return;
     }
-    this.showProgress();
-    if (this.atEnd()) this.showEmpty();
+    this.filter.offerOthers(this.progress.counts.annotators);
+    if (this.list.atEnd()) this.showEmpty();
+  }
+
+  show() {
+    this.view.show();
+    this.showEmpty();
   }
 
   // ---- keys and buttons ----
@@ -184,273 +193,132 @@ class Review {
       return;
     }
     if (!isOurs(event, this.root)) return;
-    const open = !this.find('.reasons').hidden;
-    if (event.key === 'Enter' && open && this.picked.size && !event.target.closest('.reasons')) {
-      event.preventDefault();
-      this.reject([...this.picked]);
-      return;
-    }
     const meant = actionOf(event);
-    if (!meant || (meant.reason !== undefined && !open)) return;
-    event.preventDefault();
-    if (meant.reason !== undefined) this.reason(REASONS[meant.reason][0], meant.more);
-    else this.act(meant.action);
+    if (!meant || (event.repeat && this.view !== this.grid)) return;
+    const known = meant.action ? this.act(meant.action) : this.view.reason(REASONS[meant.reason][0], meant.more);
+    if (known) event.preventDefault();
   }
 
   click(event) {
     const button = event.target.closest('button');
     if (!button) return;
-    if (button.dataset.reason) this.reason(button.dataset.reason, event.shiftKey);
-    else if (button.dataset.action) this.act(button.dataset.action);
+    const { reason, action } = button.dataset;
+    if (reason && this.view === this.grid) this.grid.pick(reason, event.shiftKey);
+    else if (reason) this.single.reason(reason, event.shiftKey);
+    else if (action) this.act(action);
+    // After a press with the pointer, Enter and Space are about the tiles again, not about the button.
+    if (event.detail && button.closest('.grid-controls') && this.view === this.grid) this.grid.focus();
   }
 
+  /** Do it; false when there is no such action just now. */
   act(action) {
     switch (action) {
-      case 'accept': case 'skip': return this.vote(action, []);
-      case 'reject': return this.find('.reasons').hidden ? this.openReasons() : this.closeReasons();
-      case 'again': return this.lastReasons ? this.reject(this.lastReasons) : this.openReasons();
-      case 'undo': return this.undo();
-      case 'back': return this.go(this.position - 1);
-      case 'forward': return this.go(this.position + 1);
-      case 'flicker': case 'mask': case 'zoom': return this.toggle(action);
-      case 'legend': return this.legend(this.find('.legend').hidden);
-      case 'escape': this.legend(false); return this.closeReasons();
-      case 'cancel': return this.closeReasons();
-      case 'retry': return this.outbox.retryNow();
-      case 'reload': return this.reload();
-      case 'clear': return this.filter.clear();
+      case 'undo': this.undo(false); break;
+      case 'undo-page': this.undo(true); break;
+      case 'redo': this.redo(false); break;
+      case 'redo-page': this.redo(true); break;
+      case 'one': this.setMode('single'); break;
+      case 'grid': this.setMode(this.view === this.grid ? 'single' : 'grid'); break;
+      case 'history': this.openHistory(); break;
+      case 'edit': this.openEditor(); break;
+      case 'legend': this.legend(this.find('.legend').hidden); break;
+      case 'escape': this.legend(false); return this.view.act(action);
+      case 'retry': this.outbox.retryNow(); break;
+      case 'reload': this.reload(); break;
+      case 'clear': this.filter.clear(); break;
+      case 'close-popover': this.popover.toggle(false); break;
+      default: {
+        const known = this.view.act(action);
+        this.showEmpty();
+        return known;
+      }
     }
+    return true;
   }
 
-  toggle(view) {
-    const button = this.find(`[data-action=${view}]`);
-    const on = button.getAttribute('aria-pressed') !== 'true';
-    button.setAttribute('aria-pressed', on);
-    this.stage.classList.toggle(view === 'mask' ? 'no-mask' : view, view === 'mask' ? !on : on);
-    if (view === 'flicker') this.find('.result-head').textContent = on ? 'Source, in the place of the result' : 'Result';
+  setMode(mode, { focus = true } = {}) {
+    this.view.leave();
+    this.view = mode === 'grid' ? this.grid : this.single;
+    this.view.enter();
+    localStorage.setItem(MODE_KEY, mode);
+    this.find('[data-action=one]').setAttribute('aria-pressed', mode !== 'grid');
+    this.find('.modes [data-action=grid]').setAttribute('aria-pressed', mode === 'grid');
+    this.root.classList.toggle('in-grid', mode === 'grid');
+    this.show();
+    if (focus) this.view.focus();
   }
 
-  aim(event) {
-    const picture = event.target.closest('.picture');
-    if (!picture || !this.stage.classList.contains('zoom')) return;
-    const box = picture.getBoundingClientRect();
-    this.stage.style.setProperty('--aim-x', `${((event.clientX - box.left) / box.width) * 100}%`);
-    this.stage.style.setProperty('--aim-y', `${((event.clientY - box.top) / box.height) * 100}%`);
+  async undo(whole) {
+    const entries = await this.verdicts.undo(whole);
+    if (!entries.length) return;
+    this.view.undone(entries);
+    this.showEmpty();
+  }
+
+  async redo(whole) {
+    const entries = await this.verdicts.redo(whole);
+    if (!entries.length) return;
+    this.view.redone(entries);
+    this.showEmpty();
+  }
+
+  openHistory() {
+    const item = this.view === this.grid ? this.grid.item : this.list.current;
+    if (!item) return;
+    const waiting = this.outbox.pending().some((event) => event.candidate_id === item.id);
+    this.history.open(item, waiting);
+  }
+
+  openEditor() {
+    const item = this.view === this.grid ? this.grid.item : this.list.current;
+    if (!item) return;
+    if (item.kind === 'background') this.editor.open(item);
+    else this.note('Only backgrounds have a mask to correct.');
+  }
+
+  /** A candidate was made again: its new version takes its place, to be judged. */
+  remade(old, item) {
+    const index = this.list.items.findIndex((other) => other.id === old.id);
+    if (index < 0) this.list.adopt(item);
+    else this.list.items[index] = item;
+    this.show();
+    this.loadCounts();
+    this.note(`Version ${item.version} was made with the corrected mask: judge it now.`);
   }
 
   legend(open) {
     this.find('.legend').hidden = !open;
-    this.find('.views [data-action=legend]').setAttribute('aria-expanded', open);
-  }
-
-  openReasons() {
-    if (this.atEnd()) return;
-    this.picked.clear();
-    this.showPicked();
-    this.swapControls(true);
-    this.say('Why is it rejected? Press 1 to 7.');
-  }
-
-  closeReasons() {
-    this.swapControls(false);
-  }
-
-  swapControls(reasons) {
-    const focused = document.activeElement;
-    this.find('.reasons').hidden = !reasons;
-    this.find('.actions').classList.toggle('covered', reasons);
-    this.find('[data-action=reject]').setAttribute('aria-expanded', reasons);
-    if (this.find('.controls').contains(focused) && !focused.checkVisibility?.({ visibilityProperty: true })) {
-      this.stage.focus({ preventScroll: true });
+    for (const button of this.root.querySelectorAll('[data-action=legend][aria-expanded]')) {
+      button.setAttribute('aria-expanded', open);
     }
   }
 
-  reason(value, more) {
-    if (more && this.picked.has(value)) this.picked.delete(value);
-    else this.picked.add(value);
-    this.showPicked();
-    if (!more) this.reject([...this.picked]);
-  }
-
-  showPicked() {
-    for (const button of this.root.querySelectorAll('[data-reason]')) {
-      button.setAttribute('aria-pressed', this.picked.has(button.dataset.reason));
-    }
-  }
-
-  // ---- verdicts ----
-
-  reject(reasons) {
-    if (!this.vote('reject', reasons)) return;
-    this.lastReasons = reasons;
-    const again = this.find('[data-action=again]');
-    again.disabled = false;
-    again.title = reasons.map((reason) => REASON_TEXT[reason]).join(', ');
-  }
-
-  vote(verdict, reasons) {
-    const item = this.items[this.position];
-    if (!item) return false;
-    if (!this.ring.seen()) {
-      this.note('The result has not been shown yet; wait for it, or press → to pass it over.');
-      return false;
-    }
-    const event = {
-      uuid: makeUuid(),
-      verdict,
-      candidate_id: item.id,
-      result_sha256: item.sha256,
-      reasons,
-      elapsed_ms: Math.round(performance.now() - this.shownAt),
-    };
-    if (!this.send(event)) return false;
-    const fresh = !item.verdict;
-    this.done.push({ uuid: event.uuid, item, before: { verdict: item.verdict, reasons: item.reasons } });
-    if (this.done.length > UNDO_DEPTH) this.done.shift();
-    this.tally(item.verdict && STATE_OF[item.verdict], STATE_OF[verdict]);
-    Object.assign(item, { verdict, reasons });
-    this.times = [...this.times.slice(-TIMES_KEPT), Date.now()];
-    if (fresh) this.frontier = this.position + 1;
-    const said = [VERDICTS[verdict], ...reasons.map((reason) => REASON_TEXT[reason].toLowerCase())].join(': ');
-    this.go(Math.max(this.position + 1, this.frontier), `${said} (${item.class_name}). U undoes.`);
-    return true;
-  }
-
-  send(event) {
-    try {
-      this.outbox.add(event);
-    } catch (error) {
-      this.note(`This browser cannot keep the verdict (${error.name}); free some of its storage and try again.`);
-      return false;
-    }
-    return true;
-  }
-
-  async undo() {
-    const entry = this.done.pop() ?? (await this.lastOnServer());
-    if (!entry) return;
-    const { item, before } = entry;
-    const event = { uuid: makeUuid(), verdict: 'undo', undoes: entry.uuid, candidate_id: item.id, result_sha256: item.sha256 };
-    if (!this.send(event)) {
-      this.done.push(entry);
-      return;
-    }
-    this.tally(item.verdict && STATE_OF[item.verdict], before.verdict && STATE_OF[before.verdict]);
-    let index = this.items.findIndex((other) => other.id === item.id);
-    if (index < 0) {
-      index = Math.min(this.position, this.items.length);
-      this.items.splice(index, 0, item);
-    }
-    Object.assign(this.items[index], before);
-    this.times.pop();
-    this.frontier = Math.min(this.frontier, index);
-    this.go(index, `Undone: ${item.class_name} is to be judged again.`);
-  }
-
-  /** After a reload this page has no memory of its own; the server knows what stands. */
-  async lastOnServer() {
-    if (this.asking) return null;
-    if (this.outbox.pending().length) {
-      this.note('Undo waits until the verdicts before this reload have reached the server.');
-      return null;
-    }
-    this.asking = true;
-    try {
-      const { uuid, item } = await getJson('/last');
-      if (!uuid) this.note('There is nothing to undo.');
-      return uuid && { uuid, item, before: { verdict: null, reasons: [] } };
-    } catch {
-      this.note('The server does not answer, so there is nothing to undo just now.');
-      return null;
-    } finally {
-      this.asking = false;
-    }
-  }
-
-  /** The server will never take this event: show the candidate as not judged. */
   refused(event, sentence) {
-    this.done = this.done.filter((entry) => entry.uuid !== event.uuid);
-    const item = this.items.find((other) => other.id === event.candidate_id);
-    if (item) Object.assign(item, { verdict: null, reasons: [] });
+    this.verdicts.refused(event);
     this.note(`A verdict was refused: ${sentence}`);
     this.loadCounts();
-    this.showBadge();
-  }
-
-  tally(from, to) {
-    if (!this.counts) return;
-    if (from !== to) {
-      this.counts[from ?? 'unreviewed'] -= 1;
-      this.counts[to ?? 'unreviewed'] += 1;
-    }
-    this.showProgress();
+    this.view.refresh();
   }
 
   // ---- what is shown ----
 
-  go(position, said = '') {
-    this.position = Math.max(0, Math.min(position, this.items.length));
-    this.closeReasons();
-    this.render();
-    if (said) this.note(said);
-    if (!this.exhausted && this.items.length - this.position < REFILL_BELOW) this.refill();
-    if (this.atEnd()) this.lookForMore();
-  }
-
-  render() {
-    if (this.stage.classList.contains('flicker')) this.toggle('flicker');
-    this.ring.show(this.items, this.position);
-    this.shownAt = performance.now();
-    const item = this.items[this.position];
-    const facts = item && {
-      class_name: item.class_name,
-      source_name: item.source_name,
-      drop: item.drop.toFixed(2),
-      residual: item.residual.toFixed(2),
-      rank: String(item.rank),
-      area: `${(item.area * 100).toFixed(1)} %`,
-    };
-    for (const cell of this.root.querySelectorAll('[data-fact]')) cell.textContent = facts?.[cell.dataset.fact] ?? '–';
-    this.showBadge();
-    this.showEmpty();
-  }
-
-  showBadge() {
-    const item = this.items[this.position];
-    const badge = this.find('.badge');
-    badge.hidden = !item?.verdict;
-    if (badge.hidden) return;
-    badge.dataset.verdict = item.verdict;
-    badge.textContent = [VERDICTS[item.verdict], ...item.reasons.map((reason) => REASON_TEXT[reason])].join(' · ');
-  }
-
   showEmpty() {
     const empty = this.find('.empty');
-    empty.hidden = !this.atEnd();
-    for (const button of this.root.querySelectorAll('.verdicts button:not([data-action=undo], [data-action=again])')) {
-      button.disabled = this.atEnd();
-    }
+    empty.hidden = !this.list.atEnd();
     if (empty.hidden) return;
     const [title, text] = emptyText({
-      failed: this.failed,
-      loading: !this.exhausted || !this.counts,
-      counts: this.counts,
+      failed: this.list.failed,
+      loading: !this.list.exhausted || !this.progress.counts,
+      counts: this.progress.counts,
       state: this.filter.state,
       filtered: this.filter.narrows(),
-      shownAny: this.items.length > 0,
+      passed: this.list.items.filter((item) => !item.verdict).length,
+      shownAny: this.list.items.length > 0,
     });
     empty.querySelector('h3').textContent = title;
     empty.querySelector('p').textContent = text;
     empty.querySelector('[data-action=clear]').hidden = !this.filter.narrows() && this.filter.state === 'unreviewed';
-    empty.querySelector('[data-action=reload]').hidden = !this.exhausted && !this.failed;
-  }
-
-  showProgress() {
-    const { total, unreviewed } = this.counts;
-    const bar = this.find('progress');
-    bar.max = Math.max(1, total);
-    bar.value = total - unreviewed;
-    this.find('.progress-text').textContent = progressText(this.counts, this.times);
+    empty.querySelector('[data-action=reload]').hidden = !this.list.exhausted && !this.list.failed;
   }
 
   showOutbox(pending, problem) {
@@ -460,7 +328,7 @@ class Review {
     status.querySelector('button').hidden = !trouble;
     const verdicts = pending === 1 ? '1 verdict' : `${pending} verdicts`;
     if (trouble) {
-      this.find('.status-text').textContent = `${verdicts} waiting: ${problem}. Kept in this browser.`;
+      this.find('.status-text').textContent = `${verdicts} waiting: ${problem}. Kept here.`;
       if (!this.inTrouble) this.say('The server cannot be reached. Verdicts are kept in this browser.');
     } else if (this.inTrouble) {
       this.note('All verdicts have reached the server.');

@@ -45,12 +45,22 @@ export class Outbox {
     this.schedule(0);
   }
 
-  /** Store an event for sending. Throws when the browser cannot store it: then nothing was voted. */
-  add(event) {
-    this.counter += 1;
-    // Sorts by time, then by order within this page: fixed widths make the text order the event order.
-    const order = `${String(Date.now()).padStart(15, '0')}-${String(this.counter).padStart(8, '0')}`;
-    localStorage.setItem(`${PREFIX}${this.owner}.${order}.${event.uuid}`, JSON.stringify(event));
+  /** Store events for sending, all or none. Throws when the browser cannot store them: then nothing was voted. */
+  add(...events) {
+    const stored = [];
+    try {
+      for (const event of events) {
+        this.counter += 1;
+        // Sorts by time, then by order within this page: fixed widths make the text order the event order.
+        const order = `${String(Date.now()).padStart(15, '0')}-${String(this.counter).padStart(8, '0')}`;
+        const key = `${PREFIX}${this.owner}.${order}.${event.uuid}`;
+        localStorage.setItem(key, JSON.stringify(event));
+        stored.push(key);
+      }
+    } catch (error) {
+      stored.forEach((key) => localStorage.removeItem(key));
+      throw error;
+    }
     this.report();
     if (!this.failures) this.schedule(0);
   }

@@ -76,7 +76,7 @@ class Slide {
     const overlay = document.createElement('canvas');
     overlay.className = 'overlay';
     const mask = this.image(item.urls.mask, '');
-    mask.addEventListener('load', () => drawOverlay(overlay, mask));
+    mask.addEventListener('load', () => (this.centre = drawOverlay(overlay, mask)));
     this.root.append(pane('source', source), pane('mask', under, overlay), pane('result', this.result, flicker));
   }
 
@@ -116,7 +116,10 @@ function pane(name, ...content) {
   return element;
 }
 
-/** Tint the mask's inside, and outline it light on dark so that it shows on any photo. */
+/**
+ * Tint the mask's inside, and outline it light on dark so that it shows on any photo. Returns the middle of the inside
+ * as fractions of width and height.
+ */
 function drawOverlay(canvas, mask) {
   const width = (canvas.width = mask.naturalWidth);
   const height = (canvas.height = mask.naturalHeight);
@@ -125,7 +128,14 @@ function drawOverlay(canvas, mask) {
   const pixels = context.getImageData(0, 0, width, height);
   const { data } = pixels;
   const inside = new Uint8Array(width * height);
-  for (let i = 0; i < inside.length; i += 1) inside[i] = data[4 * i] > 127 ? 1 : 0;
+  const sum = { count: 0, x: 0, y: 0 };
+  for (let i = 0; i < inside.length; i += 1) {
+    if (data[4 * i] <= 127) continue;
+    inside[i] = 1;
+    sum.count += 1;
+    sum.x += i % width;
+    sum.y += Math.floor(i / width);
+  }
   const reach = Math.max(1, Math.round(Math.max(width, height) / 300));
   for (let y = 0; y < height; y += 1) {
     for (let x = 0; x < width; x += 1) {
@@ -143,4 +153,6 @@ function drawOverlay(canvas, mask) {
     }
   }
   context.putImageData(pixels, 0, 0);
+  if (!sum.count) return { x: 0.5, y: 0.5 };
+  return { x: sum.x / sum.count / width, y: sum.y / sum.count / height };
 }
