@@ -26,6 +26,8 @@ KIND_LABELS = {
     "generate": "Generation",
     "preview": "Try on one photo",
     "export": "Export",
+    "triage": "Triage",
+    "duplicates": "Duplicates",
 }
 LOG_LINES = 50
 MAX_LISTED = 50

@@ -102,7 +102,7 @@ def run_in_terminal(workspace: Workspace, kind: str, params: dict, title: str) -
         job = jobs.claim(session, worker, job_id=job_id, is_gone=is_gone)
     if job is None:
         raise JobFailed(f"Job {job_id} ({kind}) was taken by another worker; see `launch.py status`.")
-    with RichProgress(*_item_columns(), console=console) as bar:
+    with RichProgress(*_item_columns(kind), console=console) as bar:
         progress = JobProgress(workspace, job.id, worker, mirror=_Bar(bar, title))
         with _first_ctrl_c(progress) as interrupted:
             state = run_job(workspace, job, worker, progress)
@@ -116,13 +116,15 @@ def run_in_terminal(workspace: Workspace, kind: str, params: dict, title: str) -
     return ended.result
 
 
-def _item_columns() -> tuple:
+def _item_columns(kind: str = "") -> tuple:
+    # A generation's message tells the time left, by the recent rate: two answers would be one too many.
+    left = () if kind == "generate" else (TimeRemainingColumn(),)
     return (
         TextColumn("[bold]{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        *left,
         TextColumn("[dim]{task.fields[message]}"),
     )
 

@@ -26,7 +26,7 @@ OBJECT_PIXELS = 100
 
 @dataclass(frozen=True)
 class LossParts:
-    """One batch's loss and its parts, all 0-d tensors on the logits' device; None = no such sample.
+    """One batch's loss and its parts, all 0-d tensors on the logits' device; None = no such sample or term.
 
     ``accuracy`` is top-1 over the ID samples in per cent, 0 to 100. ``loss_en`` is 0, without a gradient, when
     no patch is selected.
@@ -35,8 +35,19 @@ class LossParts:
     total: Tensor
     loss_id: Tensor | None
     loss_ood: Tensor | None
-    loss_en: Tensor
+    loss_en: Tensor | None
     accuracy: Tensor | None
+
+    def as_numbers(self) -> dict[str, float]:
+        """The parts that are there, by name ("loss", "loss_id", ...); waits for the device."""
+        named = {
+            "loss": self.total,
+            "loss_id": self.loss_id,
+            "loss_ood": self.loss_ood,
+            "loss_en": self.loss_en,
+            "accuracy": self.accuracy,
+        }
+        return {name: value.item() for name, value in named.items() if value is not None}
 
 
 def select_patches(mask: Tensor, is_ood: Tensor, patches: int, *, object_pixels: int = OBJECT_PIXELS) -> Tensor:
@@ -76,8 +87,19 @@ def ospcoop_loss(
     ``selected`` is bool ``[B, P]`` of :func:`select_patches`; ``loss1`` weighs the local and ``loss2`` the
     global entropy. Works on any device; ValueError for an empty batch or a label outside 0..C.
     """
+    chosen = logits_local[selected.to(logits.device)]
+    return ospcoop_loss_of_chosen(logits, chosen, label, loss1=loss1, loss2=loss2)
+
+
+def ospcoop_loss_of_chosen(
+    logits: Tensor, chosen: Tensor, label: Tensor, *, loss1: float = 1.5, loss2: float = 0.5
+) -> LossParts:
+    """:func:`ospcoop_loss` given the local logits of the selected patches alone, ``chosen [S, C]`` in any order.
+
+    Those of the other patches then need not be computed.
+    """
     classes = logits.shape[-1]
-    label, selected = label.to(logits.device), selected.to(logits.device)
+    label = label.to(logits.device)
     if not len(label):
         raise ValueError("The batch is empty.")
     if bool((label < 0).any()) or bool((label > classes).any()):
@@ -85,14 +107,23 @@ def ospcoop_loss(
     inside, outside = label < classes, label == classes
 
     loss_id = loss_ood = accuracy = None
-    chosen = logits_local[selected]
-    loss_en = negative_entropy(chosen).mean() if len(chosen) else logits.new_zeros(())
+    loss_en = mean_negative_entropy(chosen)
     total = loss1 * loss_en
     if bool(inside.any()):
-        loss_id = F.cross_entropy(logits[inside], label[inside])
-        accuracy = 100 * (logits[inside].argmax(dim=-1) == label[inside]).float().mean()
+        loss_id, accuracy = classification_loss(logits[inside], label[inside])
         total = loss_id + total
     if bool(outside.any()):
         loss_ood = negative_entropy(logits[outside]).mean()
         total = total + loss2 * loss_ood
     return LossParts(total, loss_id, loss_ood, loss_en, accuracy)
+
+
+def mean_negative_entropy(logits: Tensor) -> Tensor:
+    """The mean of :func:`negative_entropy` over ``[N, C]`` logits; 0, without a gradient, when there are none."""
+    return negative_entropy(logits).mean() if len(logits) else logits.new_zeros(())
+
+
+def classification_loss(logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean cross entropy, and top-1 accuracy in per cent, of ``[N, C]`` logits with labels in 0..C-1."""
+    accuracy = 100 * (logits.argmax(dim=-1) == label).float().mean()
+    return F.cross_entropy(logits, label), accuracy

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ospcoop.clip.protocol import VisionLanguageModel
+from ospcoop.text_tower import prompt_features
 
 ClassPosition = Literal["end", "middle", "front"]
 
@@ -64,13 +65,17 @@ class PromptLearner(nn.Module):
         self.name_lengths: tuple[int, ...] = tuple(_token_count(model, name) for name in names)
         self.token_ids, self.attention_mask = model.tokenize([f"{prefix} {name}." for name in names])
         for name, length, tokens in zip(names, self.name_lengths, self.attention_mask.sum(1).tolist(), strict=True):
-            if tokens != length + lead + 3:
+            # The full stop may have become one token with the name's last sign ("...prey)."); the words before not.
+            if tokens not in (length + lead + 3, length + lead + 2):
                 raise ValueError(f"The prompt of {name!r} does not fit the text tower, or its tokens run together.")
         with torch.no_grad():
             embedded = model.embed_tokens(self.token_ids).float()
+        self.lengths: tuple[int, ...] = tuple(self.attention_mask.sum(1).tolist())
         self.class_position = class_position
+        layout = self._layout(n_ctx, embedded.shape[1])
+        self._context_end = int((layout >= embedded.shape[1]).any(0).nonzero().max()) + 1
         self.register_buffer("_embedded", embedded, persistent=False)
-        self.register_buffer("_source", self._layout(n_ctx, embedded.shape[1]).to(embedded.device), persistent=False)
+        self.register_buffer("_source", layout.to(embedded.device), persistent=False)
 
         if init_words is None:
             shape = (n_ctx, embedded.shape[2])
@@ -85,17 +90,42 @@ class PromptLearner(nn.Module):
     def n_ctx(self) -> int:
         return self.context.shape[-2]
 
+    @property
+    def shared_length(self) -> int:
+        """How many tokens at the front are the same in every prompt: the start token and the context behind it."""
+        before_name = {"end": self.n_ctx, "middle": self.n_ctx // 2, "front": 0}[self.class_position]
+        return 1 + (before_name if self.context.ndim == 2 else 0)
+
     def forward(self) -> Tensor:
         """The prompts' word embeddings ``[C, L, W]``, differentiable in ``context``; see ``attention_mask``."""
-        context = self.context
-        if context.ndim == 2:
-            context = context.expand(len(self._embedded), -1, -1)
-        pool = torch.cat([self._embedded, context], dim=1)
-        return pool.gather(1, self._source.unsqueeze(-1).expand(-1, -1, pool.shape[-1]))
+        return self.embeddings()
+
+    def embeddings(
+        self,
+        classes: Tensor | None = None,
+        start: int = 0,
+        stop: int | None = None,
+        *,
+        context: Tensor | None = None,
+    ) -> Tensor:
+        """Word embeddings ``[N, stop - start, W]`` of some classes (int64 ``[N]``) and positions; all by default.
+
+        ``context`` stands in for the parameter, so that a checkpointed function can take it as an argument.
+        """
+        context = self.context if context is None else context
+        classes = torch.arange(len(self._embedded), device=self._embedded.device) if classes is None else classes
+        length = self._embedded.shape[1]
+        source = self._source[classes, start:stop]
+        fixed = self._embedded[classes[:, None], source.clamp(max=length - 1)]
+        if start >= self._context_end:
+            return fixed
+        index = (source - length).clamp(min=0)
+        learned = context[index] if context.ndim == 2 else context[classes[:, None], index]
+        return torch.where((source >= length).unsqueeze(-1), learned, fixed)
 
     def text_features(self, model: VisionLanguageModel) -> Tensor:
         """Text features ``[C, D]`` of the prompts; the gradient reaches ``context``."""
-        return model.encode_token_embeddings(self(), self.attention_mask)
+        return prompt_features(model, self)
 
     def _layout(self, n_ctx: int, length: int) -> Tensor:
         """For each class and position, which row of [prompt tokens ; context] stands there: ``[C, L]``."""

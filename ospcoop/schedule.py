@@ -35,9 +35,15 @@ def learning_rate(
     return base / 2 * (1 + math.cos(math.pi * (epoch - warmup_epochs) / max_epoch))
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], lr: float = BASE_LR) -> SGD:
+def make_optimizer(
+    parameters: Iterable[nn.Parameter],
+    lr: float = BASE_LR,
+    *,
+    momentum: float = MOMENTUM,
+    weight_decay: float = WEIGHT_DECAY,
+) -> SGD:
     """``v = 0.9 v + (g + 5e-4 w); w -= lr v``: SGD with momentum, no dampening, no Nesterov."""
-    return SGD(parameters, lr=lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+    return SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay)
 
 
 def set_learning_rate(optimizer: SGD, lr: float) -> None:

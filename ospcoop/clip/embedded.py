@@ -49,6 +49,7 @@ LOGIT_SCALE = 34.0
 KERNEL_SHARPNESS = 4.0
 RIDGE = 0.1
 TEXT_DIM = 384
+TEXT_LAYERS = 6
 MAX_TOKENS = 256
 TEXT_CHUNK = 100
 
@@ -99,6 +100,7 @@ class EmbeddedDualEncoder:
     image_size = INPUT_SIZE
     feature_dim = FEATURE_DIM
     token_dim = TEXT_DIM
+    text_layers = TEXT_LAYERS
     local_grid = (7, 7)
 
     def __init__(self, class_names: Sequence[str], *, cache_dir: Path | None = None) -> None:
@@ -156,6 +158,10 @@ class EmbeddedDualEncoder:
         Differentiable in ``embeddings``. The caller chunks: memory grows with ``N * L``.
         """
         return self._align(self._sentence(embeddings, attention_mask))
+
+    def prefix_tower(self) -> None:
+        """None: every token of the sentence encoder sees all others."""
+        return None
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:

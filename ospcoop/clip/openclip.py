@@ -28,6 +28,7 @@ from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor
 
+from ospcoop.clip.prefix_tower import PrefixTower
 from ospcoop.clip.preprocess import normalise, resize_and_crop, to_tensor
 from ospcoop.clip.weights import read_state_dict
 
@@ -74,7 +75,6 @@ class OpenClipModel:
     ValueError when keys or shapes are not a CLIP's. Features are un-normalised.
     """
 
-    name = "openclip"
     grade = "paper"
 
     def __init__(
@@ -92,6 +92,8 @@ class OpenClipModel:
             model.float().load_state_dict(weights)
         except (KeyError, RuntimeError, ZeroDivisionError, AssertionError) as error:
             raise ValueError(f"{source} does not hold the weights of a CLIP: {error}") from error
+        # The activation is no weight, and yet decides every feature: caches and runs tell the two apart by the name.
+        self.name = "openclip" if quick_gelu else "openclip-gelu"
         self.model: CLIP = model.eval().requires_grad_(False).to(device)
         self.source = source
         self.device = torch.device(device)
@@ -99,6 +101,7 @@ class OpenClipModel:
         self.context_length: int = model.context_length
         self.feature_dim: int = model.text_projection.shape[1]
         self.token_dim: int = model.token_embedding.weight.shape[1]
+        self.text_layers: int = len(model.transformer.resblocks)
         side = self.image_size // (32 if self._is_resnet else model.visual.patch_size[0])
         self.local_grid = (side, side)
         self._tokenizer = SimpleTokenizer(context_length=model.context_length)
@@ -185,6 +188,10 @@ class OpenClipModel:
         hidden = self.model.transformer(hidden, attn_mask=self.model.attn_mask[:length, :length])
         hidden = self.model.ln_final(hidden)
         return hidden[torch.arange(len(hidden), device=hidden.device), end] @ self.model.text_projection
+
+    def prefix_tower(self) -> PrefixTower:
+        """See :mod:`ospcoop.clip.prefix_tower`."""
+        return PrefixTower(self.model)
 
     @torch.no_grad()
     def encode_text(self, texts: Sequence[str]) -> Tensor:

@@ -7,10 +7,13 @@ above this package knows which one it holds.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from ospcoop.clip.prefix_tower import PrefixTower
 
 
 @runtime_checkable
@@ -29,6 +32,8 @@ class VisionLanguageModel(Protocol):
     """Side in pixels of the square network input."""
     feature_dim: int
     token_dim: int
+    text_layers: int
+    """Blocks of the text tower; with ``token_dim`` it says what memory training takes."""
     local_grid: tuple[int, int]
     """Rows and columns of the local features; their product is ``P``."""
 
@@ -66,6 +71,10 @@ class VisionLanguageModel(Protocol):
 
     def encode_token_embeddings(self, embeddings: Tensor, attention_mask: Tensor) -> Tensor:
         """Text features ``[N, D]`` of word embeddings ``[N, L, W]`` and their mask; differentiable."""
+        ...
+
+    def prefix_tower(self) -> PrefixTower | None:
+        """The text tower with a shared beginning computed once; None where a token sees those behind it too."""
         ...
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:

@@ -12,8 +12,10 @@ from ospcoop.clip.openclip import OpenClipModel
 from ospcoop.clip.preprocess import normalise, to_tensor
 from ospcoop.conformance.vectors import Vectors
 from ospcoop.losses import LossParts, ospcoop_loss, select_patches
-from ospcoop.prompt_learner import PromptLearner, cosine_logits
-from ospcoop.schedule import BASE_LR, learning_rate, make_optimizer, set_learning_rate
+from ospcoop.objectives import Batch
+from ospcoop.options import TrainingOptions
+from ospcoop.schedule import BASE_LR, learning_rate
+from ospcoop.trainer import PromptTrainer
 
 LOSS_CASES = ("mixed", "only_ood", "only_id", "none_selected", "mixed_peaked", "mixed_L49")
 SCHEDULED_EPOCHS = 4
@@ -97,33 +99,27 @@ def _check_run(
 ) -> None:
     whole, local, label, mask = data
     start = torch.from_numpy(vectors.input("ctx_init"))
-    learner = PromptLearner(model, vectors.strings("classnames"), n_ctx=len(start))
+    names = vectors.strings("classnames")
+    trainer = PromptTrainer(model, names, TrainingOptions(n_ctx=len(start)))
     with torch.no_grad():
-        learner.context.copy_(start)
-    optimizer = make_optimizer(learner.parameters())
+        trainer.context.copy_(start)
     losses, grads, deltas = [], [], []
     first = start
     for number, (batch, rate) in enumerate(zip(steps, rates, strict=True)):
-        text = learner.text_features(model)
-        logits, logits_local = (cosine_logits(part[batch], text, model.logit_scale) for part in (whole, local))
-        selected = select_patches(mask[batch], label[batch] == len(text), local.shape[1])
-        parts = ospcoop_loss(logits, logits_local, label[batch], selected)
-        optimizer.zero_grad()
-        parts.total.backward()
-        set_learning_rate(optimizer, rate)
-        optimizer.step()
+        selected = select_patches(mask[batch], label[batch] == len(names), local.shape[1])
+        parts = trainer.step(Batch(whole[batch], label[batch], local[batch], selected), rate)
         order = (parts.total, parts.loss_id, parts.loss_ood, parts.loss_en, parts.accuracy)
         losses.append([math.nan if part is None else part.item() for part in order])
-        grads.append(learner.context.grad.norm().item())
-        deltas.append((learner.context.detach() - start).norm().item())
+        grads.append(trainer.context.grad.norm().item())
+        deltas.append((trainer.context.detach() - start).norm().item())
         if number == 0:
-            first = learner.context.detach().clone()
+            first = trainer.context.detach().clone()
     vectors.check(f"{run}.lr", rates, rel=1e-9)
     vectors.check(f"{run}.losses", losses, rel=1e-4)
     vectors.check(f"{run}.ctx_grad_norm", grads, rel=1e-3)
     vectors.check(f"{run}.ctx_delta_norm", deltas, rel=1e-3)
     vectors.check(f"{run}.ctx_step1", first, abs=1e-6)
-    final = learner.context.detach()
+    final = trainer.context.detach()
     vectors.check(f"{run}.ctx_final", final, abs=1e-5)
 
     def judge(got: np.ndarray, expected: np.ndarray) -> tuple[float, bool, str]:
