@@ -34,6 +34,11 @@ def _text(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def print_figures(figures: Mapping[str, float | int]) -> None:
-    """The last line, for programs."""
-    print(json.dumps({key: round(value, 4) if isinstance(value, float) else value for key, value in figures.items()}))
+def print_figures(figures: Mapping[str, float | int | None]) -> None:
+    """The last line, for programs; None is what was not measured here."""
+    print(json.dumps({key: _rounded(value) if isinstance(value, float) else value for key, value in figures.items()}))
+
+
+def _rounded(value: float) -> float:
+    """Four decimals, or three digits of what would vanish behind them."""
+    return round(value, 4) if abs(value) >= 0.01 else float(f"{value:.3g}")

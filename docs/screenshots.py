@@ -19,7 +19,19 @@ from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
-PAGES = ("overview", "sources", "generate", "review", "build", "export")
+PAGES = (
+    "overview",
+    "sources",
+    "generate",
+    "review",
+    "duplicates",
+    "adjudication",
+    "agreement",
+    "triage",
+    "audit",
+    "build",
+    "export",
+)
 SIZE = {"width": 1280, "height": 800}
 CHROMIUM_ARGUMENTS = [
     "--headless",
@@ -54,8 +66,25 @@ def take(url: str) -> None:
                 page.wait_for_timeout(3000)
                 ending = "" if scheme == "light" else "-dark"
                 save(page.screenshot(), IMAGES / f"{name}{ending}.png")
+                if name == "review":
+                    take_review_views(page, ending)
             page.close()
         browser.close()
+
+
+def take_review_views(page, ending: str) -> None:
+    """The review page's grid with two marks, and a candidate's history."""
+    page.keyboard.press("g")
+    page.locator(".sheet .tile").first.wait_for()
+    page.wait_for_timeout(1000)
+    for key in ("ArrowRight", "1", "ArrowDown", "5"):
+        page.keyboard.press(key)
+    save(page.screenshot(), IMAGES / f"review-grid{ending}.png")
+    page.keyboard.press("h")
+    page.locator(".drawer .drawer-body h4").first.wait_for()
+    page.wait_for_timeout(300)
+    save(page.screenshot(), IMAGES / f"review-history{ending}.png")
+    page.keyboard.press("Escape")
 
 
 def main() -> None:

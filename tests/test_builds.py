@@ -20,6 +20,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.exc import DatabaseError
 
 from db.models import (
+    Adjudication,
     Build,
     BuildItem,
     Candidate,
@@ -97,7 +98,7 @@ class Maker:
 
     def candidate(self, source: SourceImage, recipe: Recipe, **values) -> Candidate:
         values = {"kind": Kind.BACKGROUND, "version": 1, "drop": 6.0, "area": 0.2, "residual": 1.0} | values
-        folder = f"candidates/{recipe.id}/{source.id}-{values['kind']}-{values['version']}"
+        folder = f"candidates/{recipe.id}/{source.id}-{values['kind']}-{values.get('variant', 0)}-{values['version']}"
         content = png_bytes(source.id * 10 + values["version"])
         target = self.workspace.root / folder
         target.mkdir(parents=True)
@@ -152,6 +153,17 @@ class Maker:
                     decision_id=decision.id,
                 )
             )
+
+    def adjudicate(self, candidate: Candidate, verdict: Verdict) -> None:
+        with self.workspace.write() as session:
+            row = Adjudication(
+                uuid=str(uuid.uuid4()),
+                candidate_id=candidate.id,
+                user_id=ensure_user(session, "Eve").id,
+                verdict=verdict,
+                result_sha256=candidate.result_sha256,
+            )
+            session.add(row)
 
 
 @dataclass
@@ -214,6 +226,13 @@ class Fact:
     residual: float
     class_index: int
     verdicts: tuple[Verdict, ...]
+    adjudications: tuple[Verdict, ...]
+
+    @property
+    def said(self) -> tuple[Verdict, ...]:
+        """What counts: the last adjudication alone, unless it is an undo."""
+        last = self.adjudications[-1:]
+        return last if last and last[0] is not Verdict.UNDO else self.verdicts
 
 
 def oracle(rule: Rule, fact: Fact, facts: list[Fact]) -> Cause | None:
@@ -221,9 +240,9 @@ def oracle(rule: Rule, fact: Fact, facts: list[Fact]) -> Cause | None:
     same = [f for f in facts if (f.source_id, f.recipe_id, f.kind) == (fact.source_id, fact.recipe_id, fact.kind)]
     if fact.version != max(f.version for f in same):
         return Cause.SUPERSEDED
-    if rule.verdicts != "any" and Verdict.REJECT in fact.verdicts:
+    if rule.verdicts != "any" and Verdict.REJECT in fact.said:
         return Cause.REJECTED
-    if rule.verdicts == "accepted" and Verdict.ACCEPT not in fact.verdicts:
+    if rule.verdicts == "accepted" and Verdict.ACCEPT not in fact.said:
         return Cause.NOT_ACCEPTED
     if rule.drop_above is not None and not fact.drop > rule.drop_above:
         return Cause.DROP
@@ -266,8 +285,23 @@ def crowd(tmp_path_factory):
                 if vote is not None:
                     maker.vote(candidate, f"user{user}", vote)
             standing = tuple(vote for vote in votes if vote is not None)
+            words = dice.choice([(), (), ("accept",), ("reject",), ("reject", "undo"), ("accept", "undo", "reject")])
+            words = tuple(Verdict(word) for word in words)
+            for word in words:
+                maker.adjudicate(candidate, word)
             ids = (candidate.id, source.id, made_by.id)
-            facts.append(Fact(*ids, kind, split, version, **values, class_index=source.class_index, verdicts=standing))
+            facts.append(
+                Fact(
+                    *ids,
+                    kind,
+                    split,
+                    version,
+                    **values,
+                    class_index=source.class_index,
+                    verdicts=standing,
+                    adjudications=words,
+                )
+            )
     yield workspace, recipe, facts
     workspace.close()
 
@@ -365,6 +399,28 @@ def test_freeze_follows_the_verdicts(small):
     assert member_names(small, freeze(small.workspace, "bg_s", PRESETS["bg_s"]).build) == ["accepted", "skipped"]
     assert member_names(small, freeze(small.workspace, "ok", Rule(verdicts="accepted")).build) == ["accepted"]
     assert freeze(small.workspace, "all", Rule(verdicts="any")).build.item_count == 5
+
+
+def test_an_adjudication_decides_until_it_is_undone(small):
+    small.maker.adjudicate(small.candidates["disagreed"], Verdict.ACCEPT)
+    small.maker.adjudicate(small.candidates["accepted"], Verdict.REJECT)
+    build = freeze(small.workspace, "ok", Rule(verdicts="accepted")).build
+    assert member_names(small, build) == ["disagreed"]
+    assert build.summary["verdicts"] == {"accepted": 1, "rejected": 2, "undecided": 2, "disagreed": 0}
+    small.maker.adjudicate(small.candidates["disagreed"], Verdict.UNDO)
+    small.maker.adjudicate(small.candidates["accepted"], Verdict.UNDO)
+    build = freeze(small.workspace, "ok", Rule(verdicts="accepted")).build
+    assert member_names(small, build) == ["accepted"]
+    assert build.summary["verdicts"] == {"accepted": 1, "rejected": 2, "undecided": 2, "disagreed": 1}
+
+
+def test_variants_do_not_replace_each_other(small):
+    source = small.maker.source("grown")
+    for variant, version in ((0, 1), (1, 1), (1, 2)):
+        small.maker.candidate(source, small.recipe, kind=Kind.TEXTURE, variant=variant, version=version)
+    with small.workspace.read() as session:
+        seen = preview(session, small.recipe, Rule(kind=Kind.TEXTURE))
+    assert (seen.members, seen.excluded[Cause.SUPERSEDED]) == (2, 1)
 
 
 def test_items_are_sorted_and_hashed(small):

@@ -53,8 +53,9 @@ def test_imports_point_one_way(package):
         "import app.worker",
         "import db.workspace",
         "import exports.builds, exports.registry",
-        "import review.decisions, review.queue",
+        "import review.adjudication, review.agreement, review.decisions, review.gold, review.leases, review.queue",
         "import generation.classes, generation.recipe, generation.registry, generation.sources",
+        "import ospcoop.data, ospcoop.options, ospcoop.runs",
     ],
 )
 def test_starts_without_torch(statement):
@@ -70,5 +71,5 @@ def test_help_needs_neither_torch_nor_gradio():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0
-    for command in ("demo", "import", "generate", "status", "worker", "build", "export", "doctor"):
+    for command in ("demo", "import", "generate", "status", "worker", "build", "export", "doctor", "users"):
         assert command in done.stdout

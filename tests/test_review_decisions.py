@@ -1,4 +1,4 @@
-"""What stands follows from what was decided, in whatever order; the queue lets through what it says."""
+"""What stands follows from what was decided, undone and redone, in whatever order."""
 
 from __future__ import annotations
 
@@ -12,37 +12,24 @@ from hypothesis import strategies as st
 from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError
 
-from db.models import Candidate, CurrentVerdict, Decision, Kind, Reason, Verdict
+from db.models import Candidate, CurrentVerdict, Decision, Reason, Verdict, Via
 from db.queries import ensure_user
 from db.workspace import Workspace, open_workspace
-from review.decisions import (
+from review.decisions import Status, rebuild_current_verdicts, record
+from review.events import (
     DecisionEvent,
     MalformedEvent,
+    NothingToRedo,
     NothingToUndo,
     ReasonMissing,
     ReasonNotAllowed,
     StaleResult,
-    Status,
     UnknownCandidate,
     UnknownReason,
     UuidTaken,
-    history,
-    last_standing,
-    rebuild_current_verdicts,
-    record,
-    verdict_counts,
 )
-from review.queue import (
-    InvalidCursor,
-    Order,
-    QueueFilter,
-    QueueState,
-    classes_with_candidates,
-    count,
-    counts_by_state,
-    next_items,
-    one_item,
-)
+from review.history import history, versions
+from review.undo import last_standing, last_undone
 from tests.browser import synthetic_candidates
 
 
@@ -72,6 +59,10 @@ def undo(of: str | None = None) -> DecisionEvent:
     return DecisionEvent(str(uuid.uuid4()), "undo", undoes=of)
 
 
+def redo(of: str | None = None) -> DecisionEvent:
+    return DecisionEvent(str(uuid.uuid4()), "redo", redoes=of)
+
+
 def standing(workspace: Workspace) -> dict[tuple[int, int], tuple[str, list[str], int]]:
     with workspace.read() as session:
         return {
@@ -81,7 +72,7 @@ def standing(workspace: Workspace) -> dict[tuple[int, int], tuple[str, list[str]
 
 
 def replayed(workspace: Workspace) -> dict[tuple[int, int], tuple[str, list[str], int]]:
-    """The oracle: a stack a pair, one push a verdict, one removal an undo."""
+    """The oracle: a stack a pair, one push a verdict (redone ones too), one removal an undo."""
     stacks: dict[tuple[int, int], list[Decision]] = {}
     with workspace.read() as session:
         for decision in session.scalars(select(Decision).order_by(Decision.id)):
@@ -94,7 +85,7 @@ def replayed(workspace: Workspace) -> dict[tuple[int, int], tuple[str, list[str]
 
 
 STEP = st.tuples(
-    st.sampled_from(["accept", "reject", "skip", "undo last", "undo named", "again"]),
+    st.sampled_from(["accept", "reject", "skip", "undo last", "undo named", "redo last", "again"]),
     st.integers(0, 3),
     st.integers(0, 1),
     st.integers(0, 30),
@@ -107,12 +98,14 @@ def test_what_stands_is_what_a_replay_gives(reviewed, steps, batch):
     workspace, ids, users = reviewed
     sent: list[tuple[int, DecisionEvent]] = []
     for verb, candidate, user, which in steps:
-        mine = [event for who, event in sent if who == user and event.verdict != "undo"]
+        mine = [event for who, event in sent if who == user and event.verdict not in ("undo", "redo")]
         if verb == "again":
             if sent:
                 sent.append(sent[which % len(sent)])
         elif verb == "undo last":
             sent.append((user, undo()))
+        elif verb == "redo last":
+            sent.append((user, redo()))
         elif verb == "undo named":
             sent.append((user, undo(mine[which % len(mine)].uuid if mine else str(uuid.uuid4()))))
         else:
@@ -155,7 +148,6 @@ def test_undo_brings_back_the_verdict_before(workspace):
             ("undo", False),
         ]
         assert last_standing(session, user) is None
-        assert set(verdict_counts(session, user_id=user).values()) == {0}
 
 
 def test_an_event_sent_twice_is_stored_once(reviewed):
@@ -202,84 +194,128 @@ def test_decisions_cannot_be_rewritten(reviewed):
             session.execute(text(statement))
 
 
-@pytest.fixture(scope="module")
-def queue_workspace(tmp_path_factory):
-    workspace = open_workspace(Path(tmp_path_factory.mktemp("queue")) / "workspace")
-    ids = synthetic_candidates(workspace, 30, size=8)
+@pytest.fixture
+def fresh(workspace) -> tuple[Workspace, list[int], int]:
+    """Three candidates and one annotator without decisions."""
+    ids = synthetic_candidates(workspace, 3, size=8)
     with workspace.write() as session:
-        users = [ensure_user(session, name).id for name in ("first", "second")]
-    verdicts = ("accept", "reject", "skip", None)
-    for user, shift in zip(users, (0, 1), strict=True):
-        chosen = [(candidate, verdicts[(candidate + shift) % 4]) for candidate in ids]
-        record(workspace, [judge(workspace, candidate, verdict) for candidate, verdict in chosen if verdict], user)
-    yield workspace, users
-    workspace.close()
+        return workspace, ids, ensure_user(session).id
 
 
-SORTS = {
-    Order.ID: lambda row: row.id,
-    Order.DROP: lambda row: (row.drop, row.id),
-    Order.RESIDUAL: lambda row: (-row.residual, -row.id),
-    Order.CLASS: lambda row: (row.class_index, row.id),
-}
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    state=st.sampled_from(QueueState),
-    order=st.sampled_from(Order),
-    class_index=st.none() | st.integers(0, 3),
-    drops=st.tuples(st.none() | st.floats(-1, 16), st.none() | st.floats(-1, 16)),
-    kind=st.none() | st.sampled_from([Kind.BACKGROUND, Kind.TEXTURE]),
-    limit=st.integers(1, 12),
-    user=st.integers(0, 1),
-)
-def test_the_queue_pages_through_what_the_filter_says(
-    queue_workspace, state, order, class_index, drops, kind, limit, user
-):
-    workspace, users = queue_workspace
-    wanted = QueueFilter(state, class_index, *drops, kind, recipe_id=1)
-    own = {pair[0]: value[0] for pair, value in standing(workspace).items() if pair[1] == users[user]}
-    states = {None: QueueState.UNREVIEWED, "accept": "accepted", "reject": "rejected", "skip": "skipped"}
+def test_redo_gives_the_undone_verdicts_again_last_undone_first(fresh):
+    workspace, ids, user = fresh
+    reasons = (Reason.SHADOW, Reason.ARTEFACT)
+    record(workspace, [judge(workspace, ids[0], "accept"), judge(workspace, ids[1], "reject", reasons=reasons)], user)
+    record(workspace, [undo(), undo()], user)
     with workspace.read() as session:
-        expected = [
-            row
-            for row in session.scalars(select(Candidate))
-            if (class_index is None or row.class_index == class_index)
-            and (drops[0] is None or row.drop >= drops[0])
-            and (drops[1] is None or row.drop <= drops[1])
-            and (kind is None or row.kind is kind)
-            and (state is QueueState.ALL or states[own.get(row.id)] == state)
-        ]
-        expected.sort(key=SORTS[order])
-        seen, cursor = [], None
-        for _ in range(40):
-            page = next_items(session, wanted, users[user], cursor, limit, order)
-            assert len(page.items) <= limit
-            seen += page.items
-            cursor = page.cursor
-            if cursor is None:
-                break
-        assert [item.id for item in seen] == [row.id for row in expected]
-        assert [item.verdict for item in seen] == [own.get(row.id) for row in expected]
-        assert count(session, wanted, users[user]) == len(expected)
-        counts = counts_by_state(session, wanted, users[user])
-    assert counts.pop(QueueState.ALL) == sum(counts.values())
-
-
-def test_queue_odds_and_ends(queue_workspace):
-    workspace, users = queue_workspace
+        (undone, decision) = last_undone(session, user)
+        assert (undone.candidate_id, decision.verdict) == (ids[0], Verdict.ACCEPT)
+    answers = record(workspace, [redo(), redo(), redo()], user)
+    assert [(answer.status, answer.candidate_id, answer.standing) for answer in answers] == [
+        (Status.STORED, ids[0], Verdict.ACCEPT),
+        (Status.STORED, ids[1], Verdict.REJECT),
+        (Status.REFUSED, None, None),
+    ]
+    assert isinstance(answers[2].refusal, NothingToRedo)
+    assert standing(workspace)[ids[1], user][1] == [reason.value for reason in reasons]
     with workspace.read() as session:
-        page = next_items(session, QueueFilter(QueueState.ALL), users[0], limit=5)
-        assert one_item(session, page.items[2].id, users[0]) == page.items[2]
-        assert one_item(session, 10**9, users[0]) is None
-        for bad in (page.cursor, "%%%", "AAAA", "e30"):
-            with pytest.raises(InvalidCursor):
-                next_items(session, QueueFilter(), users[0], bad, order=Order.DROP)
-        assert classes_with_candidates(session, 1) == [
-            (0, "tench", 10),
-            (1, "goldfish", 10),
-            (2, "great white shark", 10),
+        entries = history(session, ids[1], user)
+        first, second, third = entries
+        assert [(entry.via, entry.undone, entry.redone) for entry in entries] == [
+            (Via.SINGLE, True, False),
+            (Via.SINGLE, False, True),
+            (Via.REDO, False, False),
         ]
-        assert classes_with_candidates(session, 99) == []
-        assert sum(verdict_counts(session, recipe_id=1).values()) == sum(verdict_counts(session).values()) > 40
+        assert (second.undoes, third.redoes) == (first.uuid, second.uuid)
+    # A redone verdict is undone and redone like any other.
+    assert [answer.standing for answer in record(workspace, [undo(), redo()], user)] == [None, Verdict.REJECT]
+
+
+def test_a_new_verdict_ends_what_could_be_redone(fresh):
+    workspace, ids, user = fresh
+    taken_back = undo()
+    record(workspace, [judge(workspace, ids[0], "accept"), taken_back, judge(workspace, ids[1], "skip")], user)
+    for event in (redo(), redo(taken_back.uuid)):
+        (answer,) = record(workspace, [event], user)
+        assert isinstance(answer.refusal, NothingToRedo)
+        assert answer.refusal.field == "redoes"
+    # Undoing the new verdict does not bring the old one back either.
+    later = undo()
+    (undone, redone) = record(workspace, [later, redo()], user)
+    assert (undone.candidate_id, redone.candidate_id, redone.standing) == (ids[1], ids[1], Verdict.SKIP)
+
+
+def test_redo_of_a_named_undo(fresh):
+    workspace, ids, user = fresh
+    with workspace.write() as session:
+        other = ensure_user(session, "other").id
+    first, second, elsewhere = undo(), undo(), undo()
+    record(workspace, [judge(workspace, ids[0], "accept"), judge(workspace, ids[0], "skip"), first, second], user)
+    record(workspace, [judge(workspace, ids[1], "skip"), elsewhere], other)
+    refused = record(workspace, [redo(first.uuid), redo(elsewhere.uuid), redo(str(uuid.uuid4()))], user)
+    assert [type(answer.refusal) for answer in refused] == [NothingToRedo] * 3, "the latest on its candidate, one's own"
+    named = redo(second.uuid)
+    answers = record(workspace, [named, named, redo(second.uuid), redo(first.uuid)], user)
+    assert [(answer.status, answer.standing) for answer in answers] == [
+        (Status.STORED, Verdict.ACCEPT),
+        (Status.DUPLICATE, Verdict.ACCEPT),
+        (Status.REFUSED, None),
+        (Status.STORED, Verdict.SKIP),
+    ]
+
+
+def test_a_redo_may_name_its_candidate_and_image_and_must_name_them_right(fresh):
+    workspace, ids, user = fresh
+    record(workspace, [judge(workspace, ids[0], "accept"), undo()], user)
+    wrong = [
+        (DecisionEvent(str(uuid.uuid4()), "redo", ids[1]), NothingToRedo, "candidate_id"),
+        (DecisionEvent(str(uuid.uuid4()), "redo", ids[0], "0" * 64), StaleResult, "result_sha256"),
+        (DecisionEvent(str(uuid.uuid4()), "redo", reasons=["artefact"]), ReasonNotAllowed, "reasons"),
+        (DecisionEvent(str(uuid.uuid4()), "redo", undoes=str(uuid.uuid4())), MalformedEvent, "undoes"),
+        (DecisionEvent(str(uuid.uuid4()), "undo", redoes=str(uuid.uuid4())), MalformedEvent, "redoes"),
+        (DecisionEvent(str(uuid.uuid4()), "redo", redoes="?"), MalformedEvent, "uuid"),
+    ]
+    for answer, (_, kind, field) in zip(record(workspace, [event for event, _, _ in wrong], user), wrong, strict=True):
+        assert isinstance(answer.refusal, kind)
+        assert answer.refusal.field == field
+    right = DecisionEvent(str(uuid.uuid4()), "redo", ids[0], sha_of(workspace, ids[0]))
+    assert record(workspace, [right], user)[0].status is Status.STORED
+    (reused,) = record(workspace, [DecisionEvent(right.uuid, "accept", ids[0], sha_of(workspace, ids[0]))], user)
+    assert isinstance(reused.refusal, UuidTaken), "a redo is not the verdict it gives"
+
+
+def test_an_undone_verdict_on_another_image_is_not_given_again(fresh):
+    workspace, ids, user = fresh
+    record(workspace, [judge(workspace, ids[0], "accept"), undo()], user)
+    with workspace.write() as session:
+        session.get(Candidate, ids[0]).result_sha256 = "1" * 64
+    (answer,) = record(workspace, [redo()], user)
+    assert isinstance(answer.refusal, StaleResult)
+
+
+def test_how_a_verdict_was_given_is_kept(fresh):
+    workspace, ids, user = fresh
+    events = [judge(workspace, ids[0], "accept", via=via) for via in ("single", "grid", "duplicates")]
+    forbidden = [judge(workspace, ids[0], "accept", via=via) for via in ("redo", "thought")]
+    answers = record(workspace, [*events, *forbidden], user)
+    assert [answer.status for answer in answers] == [Status.STORED] * 3 + [Status.REFUSED] * 2
+    assert {(type(answer.refusal), answer.refusal.field) for answer in answers[3:]} == {(MalformedEvent, "via")}
+    with workspace.read() as session:
+        assert [entry.via.value for entry in history(session, ids[0])] == ["single", "grid", "duplicates"]
+
+
+def test_versions_of_a_candidate(fresh):
+    workspace, ids, _ = fresh
+    with workspace.write() as session:
+        parent = session.get(Candidate, ids[1])
+        columns = {column.name: getattr(parent, column.name) for column in Candidate.__table__.columns}
+        remade = Candidate(**(columns | {"id": None, "version": 2, "parent_id": ids[1], "result_sha256": "2" * 64}))
+        session.add(remade)
+        session.flush()
+        new = remade.id
+    with workspace.read() as session:
+        for either in (ids[1], new):
+            lineage = versions(session, either)
+            assert [(v.id, v.version, v.parent_id) for v in lineage] == [(ids[1], 1, None), (new, 2, ids[1])]
+        assert [v.id for v in versions(session, ids[0])] == [ids[0]]
+        assert versions(session, 10**9) == []

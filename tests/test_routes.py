@@ -12,7 +12,8 @@ from starlette.websockets import WebSocketDisconnect
 
 from app.guard import Guard
 from app.media_routes import media_router
-from app.review_routes import MAX_BATCH, MAX_BODY_BYTES, review_router
+from app.review_event_routes import MAX_BATCH, MAX_BODY_BYTES
+from app.review_routes import review_router
 from db.models import Candidate, SourceImage
 from db.queries import ensure_user
 from tests.browser import synthetic_candidates
@@ -179,18 +180,14 @@ def test_verdicts_go_in_and_come_out(client):
         "stored",
         "duplicate",
     ]
-    assert client.get("/api/review/progress").json() == {
-        "total": 5,
-        "unreviewed": 3,
-        "accepted": 1,
-        "rejected": 1,
-        "skipped": 0,
-    }
+    counts = {"total": 5, "unreviewed": 3, "accepted": 1, "rejected": 1, "skipped": 0, "not_asked": 0}
+    progress = client.get("/api/review/progress").json()
+    assert {name: progress[name] for name in counts} == counts
     assert [item["reasons"] for item in items(client, state="rejected")] == [["artefact"]]
     last = client.get("/api/review/last").json()
     assert (last["uuid"], last["item"]["id"]) == (rejected["uuid"], two["id"])
     post(client, event(two, "undo", undoes=rejected["uuid"]))
-    entries = client.get(f"/api/review/history/{two['id']}").json()
+    entries = client.get(f"/api/review/history/{two['id']}").json()["decisions"]
     assert [(entry["verdict"], entry["undone"]) for entry in entries] == [("reject", True), ("undo", False)]
     assert client.get("/api/review/classes").json()[0] == {"class_index": 0, "name": "tench", "candidates": 2}
 

@@ -88,7 +88,7 @@ def press(page, name: str) -> None:
 
 def review_everything(page, tool: RunningTool) -> None:
     """Accept most, reject every fifth with a reason, and take one verdict back."""
-    page.locator(".review-root").wait_for()
+    page.locator(".review-root .slide.on").wait_for()
     for number in range(PHOTOS):
         shown = page.locator(".review-root img:visible")
         page.wait_for_function(
