@@ -11,7 +11,7 @@ from db.models import Candidate, Kind, Outcome, Recipe, SourceImage, Split, Stat
 from db.queries import class_names
 from db.training_guard import fewshot_set, in_set
 from db.workspace import Workspace
-from generation.steps import Work
+from generation.work import Work
 
 PAGE = 500
 

@@ -22,7 +22,7 @@ LOOKED_AT_MS = 800
 def open_review(page, url: str) -> None:
     """Open the page on one candidate at a time."""
     page.goto(f"{url}/#review")
-    page.wait_for_selector(".review-root .slide.on", timeout=20_000)
+    page.wait_for_selector(".review-root .slide.on", timeout=40_000)
     page.wait_for_function(SEEN)
 
 

@@ -116,7 +116,7 @@ def test_the_result_is_that_of_an_ordinary_run(masker, tracked, tmp_path, photos
 @pytest.mark.parametrize("masker", list(NAMES))
 def test_no_pass_holds_more_than_it_needs(masker, tracked, tmp_path, photos, monkeypatch):
     # A kept log record of a failed image would keep the frames of its traceback, and what they refer to.
-    monkeypatch.setattr(logging.getLogger("generation.steps"), "disabled", True)
+    monkeypatch.setattr(logging.getLogger("generation.work"), "disabled", True)
     workspace = workspace_of(tmp_path / "w", photos)
     gc.collect()
     tracked.begin()

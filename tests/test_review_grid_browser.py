@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from sqlalchemy import select
 
 from app.server import create_app
-from db.models import Decision, Via
+from db.models import Decision, Lease, Via
 from tests.browser import browser_context, running, synthetic_candidates
 from tests.review_page import (
     SHEET_SEEN,
@@ -41,6 +43,19 @@ def next_sheet(page, first: int) -> None:
         "(id) => document.querySelector('.sheet .tile')?.dataset.candidate === String(id)", arg=first
     )
     look_at_sheet(page)
+
+
+def leased(workspace) -> set[int]:
+    with workspace.read() as session:
+        return set(session.scalars(select(Lease.candidate_id)))
+
+
+def wait_until(true: Callable[[], bool], page) -> None:
+    for _ in range(400):
+        if true():
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError("It did not come true within 20 s.")
 
 
 def test_a_page_is_accepted_but_for_two(workspace, server, chromium_page):
@@ -230,8 +245,10 @@ def test_two_tabs_are_not_given_the_same_candidates(workspace, server, chromium)
         open_review(page, server.url)
     assert current(pages[0]) == ids[0], "who does not look at the page holds nothing"
     assert current(pages[1]) not in ids[:25]
+    elsewhere.close()
     held_by_the_second = current(pages[1])
     pages[0].close()
+    wait_until(lambda: ids[0] not in leased(workspace), pages[1])
     third = context.new_page()
     open_review(third, server.url)
     assert current(third) == ids[0], "a closed tab gives back what it held"

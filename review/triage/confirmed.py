@@ -28,20 +28,22 @@ def confirm_bands(
     """Let the model decide inside the bands that ``propose_bands`` gives for these errors; ``accept`` and ``reject``
     say at which ends. A band that stood for the recipe before is revoked.
 
-    Writes automatic verdicts for the open candidates inside, in one transaction. Raises
+    Writes automatic verdicts for the candidates inside that are open by then, in one transaction. Raises
     :class:`~review.triage.bands.BandError` when the model is not the newest of its recipe, or no end asked for can
     be had.
     """
-    with workspace.write() as session:
+    # Proposed before the write lock is taken: annotators need it meanwhile.
+    with workspace.read() as session:
         proposal = propose_bands(session, model_id, max_error, max_reject_error)
-        wanted = {Verdict.ACCEPT: accept, Verdict.REJECT: reject}
-        chosen = {band.verdict: band for band in proposal.bands if wanted[band.verdict]}
-        if not chosen:
-            raise BandError(" ".join(proposal.notes) or "Choose to accept, to reject, or both.")
+    wanted = {Verdict.ACCEPT: accept, Verdict.REJECT: reject}
+    chosen = {band.verdict: band for band in proposal.bands if wanted[band.verdict]}
+    if not chosen:
+        raise BandError(" ".join(proposal.notes) or "Choose to accept, to reject, or both.")
+    thresholds = {verdict: band.threshold for verdict, band in chosen.items()}
+    with workspace.write() as session:
         standing = active_band(session, newest_of(session, model_id).recipe_id)
         if standing is not None:
             _revoke(session, standing)
-        thresholds = {verdict: band.threshold for verdict, band in chosen.items()}
         row = TriageBand(
             model_id=model_id,
             accept_above=thresholds.get(Verdict.ACCEPT),

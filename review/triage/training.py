@@ -84,9 +84,7 @@ def retraining_difference(
         stored_ids, stored, _ = predictions(session, model)
     cutoff = Cutoff.from_json(model.metrics["cutoff"])
     seed = model.metrics["seed"]
-    table, fitted = _learn(
-        workspace, model.recipe_id, cutoff, seed, extra, progress or NoProgress(), diagnostics=False
-    )
+    table, fitted = _learn(workspace, model.recipe_id, cutoff, seed, extra, progress or NoProgress(), diagnostics=False)
     again = dict(zip(table.candidate_ids.tolist(), fitted.p_accept.tolist(), strict=True))
     return max((abs(again[key] - p) for key, p in zip(stored_ids, stored.tolist(), strict=True)), default=0.0)
 
