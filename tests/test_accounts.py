@@ -477,7 +477,7 @@ def _pages(client) -> list[str]:
 
 def test_the_pages_of_a_role_hold_the_functions_of_that_role_alone(served):
     demos = served[1].state.pages.demos
-    assert _pages(signed_in(served, Role.ANNOTATOR)) == ["Review"]
+    assert _pages(signed_in(served, Role.ANNOTATOR)) == ["Review", "Duplicates"]
     assert {"Overview", "Generate", "Export", "Accounts"} <= set(_pages(signed_in(served, Role.ADMIN)))
     assert "Accounts" not in _pages(signed_in(served, Role.ADJUDICATOR))
     assert len(demos[Role.ADMIN].fns) > len(demos[Role.ANNOTATOR].fns)
