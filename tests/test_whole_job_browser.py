@@ -92,8 +92,8 @@ def review_everything(page, tool: RunningTool) -> None:
     for number in range(PHOTOS):
         shown = page.locator(".review-root img:visible")
         page.wait_for_function(
-            "() => [...document.querySelectorAll('.review-root img')].filter(i => i.offsetParent)"
-            ".every(i => i.complete && i.naturalWidth > 0)"
+            "() => { const shown = [...document.querySelectorAll('.review-root img')].filter(i => i.offsetParent);"
+            " return shown.length >= 2 && shown.every(i => i.complete && i.naturalWidth > 0) }"
         )
         assert shown.count() >= 2
         if number % 5 == 4:
