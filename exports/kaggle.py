@@ -65,7 +65,7 @@ class KaggleExporter:
 
 
 def kaggle_metadata(contents: BuildContents) -> dict:
-    """dataset-metadata.json. Without an owner it names a placeholder, which publishing replaces."""
+    """dataset-metadata.json. Without an owner it names one that Kaggle does not know: give --owner, or change it."""
     label = contents.label
     title = contents.options.title or f"ImageNet background set {label}"
     return {
