@@ -4,8 +4,9 @@ Written from reading that script and the CLIP beside it (clip_w_local, taken fro
 For each single image the text tower encodes all class prompts again, padded to 77 tokens. In *every* block of
 both towers it computes, beside the block itself, a "value path" (query, key and value through the output
 projection, the value through the MLP too), of which only the image tower's last is ever used. It also compares
-every patch with every class and looks at none of it. That is the work done here, no more: open_clip's batch-first
-attention is, if anything, the faster layout.
+every patch with every class and looks at none of it. That is the work done here, no more. The text tower's
+attention goes through the same torch function as the script's: its mask is one of floats, so open_clip's
+batch-first modules take no short cut with it.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ def _load(weights: Path, dtype: torch.dtype) -> nn.Module:
 
 
 def block_and_value_path(block: ResidualAttentionBlock, tokens: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """One block on tokens ``[N, T, W]``: what goes on to the next block, and its value path (same shape)."""
     packed = F.linear(block.ln_1(tokens), block.attn.in_proj_weight, block.attn.in_proj_bias)
     query, key, value = packed.chunk(3, dim=-1)
     together = F.linear(torch.cat([query, key, value]), block.attn.out_proj.weight, block.attn.out_proj.bias)

@@ -53,7 +53,7 @@ def test_a_whole_queue_by_keyboard(workspace, server, chromium_page):
         (ids[4], "reject", ["wrong_mask"]),
         *((candidate, "accept", []) for candidate in ids[6:]),
     ]
-    assert page.inner_text(".progress-text").startswith("12 of 12 reviewed")
+    assert page.inner_text(".review-root .progress-text").startswith("12 of 12 reviewed")
 
 
 def test_two_hundred_decisions_with_undo_and_redo(workspace, server, chromium_page):
@@ -87,7 +87,7 @@ def test_two_hundred_decisions_with_undo_and_redo(workspace, server, chromium_pa
     delivered(page)
     assert decisions(workspace) == expected
     assert standing(workspace) == {candidate: verdict for candidate, verdict, _ in done}
-    assert page.inner_text(".progress-text").startswith(f"{len(done)} of 180 reviewed")
+    assert page.inner_text(".review-root .progress-text").startswith(f"{len(done)} of 180 reviewed")
 
 
 def test_typing_and_other_pages_do_not_vote(workspace, server, chromium_page):
@@ -283,7 +283,7 @@ def test_somebody_who_does_not_judge_blind_sees_everybody(workspace, server, chr
     page.wait_for_selector(".people tbody tr:nth-child(2)")
     rows = page.locator(".people tbody tr").all()
     assert [cell.inner_text() for cell in rows[0].locator("th, td").all()[:5]] == ["Ada", "1", "1", "0", "2.0"]
-    assert "everybody 4 of 8" in page.inner_text(".progress-text")
+    assert "everybody 4 of 8" in page.inner_text(".review-root .progress-text")
     page.keyboard.press("Escape")
     page.select_option("[name=state]", "all")
     page.click("[data-opens=more]")
