@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.commands import archives, checking, generation, review, runs, training, training_data, users, weights
+from app.commands import archives, checking, generation, incoming, review, runs, training, training_data, users, weights
 from app.commands.common import Chosen, WorkspaceOption, folder_of, open_chosen, print_candidates, print_states
 from app.commands.generation import generate_params
 
@@ -107,7 +107,9 @@ def demo(
 def status(workspace: WorkspaceOption = None) -> None:
     """How many sources are in which state, and what the last jobs did."""
     from app.terminal import console, plain_table
+    from app.worker import is_gone
     from db.jobs import recent_jobs
+    from db.models import JobState
 
     opened = open_chosen(workspace)
     print_states(opened)
@@ -118,10 +120,14 @@ def status(workspace: WorkspaceOption = None) -> None:
         return
     console.print("\n[bold]Last jobs")
     table = plain_table("job ", "kind", "state", "done ", "of ", "message", "error")
+    cut_off = {job.id for job in recent if job.state is JobState.RUNNING and is_gone(job.worker)}
     for job in recent:
+        state = "cut off" if job.id in cut_off else job.state.value
         done, total = str(job.done), "" if job.total is None else str(job.total)
-        table.add_row(str(job.id), job.kind, job.state.value, done, total, job.message, job.error)
+        table.add_row(str(job.id), job.kind, state, done, total, job.message, job.error)
     console.print(table)
+    if cut_off:
+        console.print("A job that was cut off goes on with the same command, or when `launch.py` runs.")
 
 
 @app.command()
@@ -154,6 +160,7 @@ def doctor(workspace: WorkspaceOption = None) -> None:
 
 for _commands in (generation.commands, archives.commands, checking.commands, training_data.commands, training.commands):
     app.add_typer(_commands)
+app.add_typer(incoming.commands)
 app.add_typer(review.commands)
 app.add_typer(weights.commands, name="weights")
 app.add_typer(users.commands, name="users")

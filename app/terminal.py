@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,6 +30,7 @@ from db.progress import Progress
 from db.workspace import Workspace
 
 INTERRUPTED = 130  # as a shell reports a program that SIGINT ended
+SAME_PRESS_SECONDS = 1.0
 
 # A pipe has no width: nothing is cut there.
 console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
@@ -39,13 +41,21 @@ STOPPED = "Stopped. What was finished is kept; the same command goes on from the
 
 @contextmanager
 def _first_ctrl_c(progress: JobProgress) -> Iterator[threading.Event]:
-    """The first Ctrl-C stops the job at its next step, where no transaction is open; a second one at once."""
+    """The first Ctrl-C stops the job at its next step, where no transaction is open; a second one at once.
+
+    One key press may arrive twice, from the terminal and from `uv run`: what follows within a second is the same one.
+    """
     interrupted = threading.Event()
+    first = 0.0
 
     def stop(signum: int, frame: object) -> None:
-        interrupted.set()
-        progress.cancel()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        nonlocal first
+        if not interrupted.is_set():
+            first = time.monotonic()
+            interrupted.set()
+            progress.cancel()
+        elif time.monotonic() - first > SAME_PRESS_SECONDS:
+            raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGINT, stop)
     try:
@@ -54,7 +64,8 @@ def _first_ctrl_c(progress: JobProgress) -> Iterator[threading.Event]:
         console.print(STOPPED)
         raise typer.Exit(INTERRUPTED) from None
     finally:
-        signal.signal(signal.SIGINT, before)
+        # Once stopped, the command only says so and ends: the press's echo must not cut that off.
+        signal.signal(signal.SIGINT, signal.SIG_IGN if interrupted.is_set() else before)
 
 
 class JobFailed(RuntimeError):

@@ -155,6 +155,8 @@ def test_ctrl_c_stops_and_the_same_command_goes_on(tmp_path):
     while child.poll() is None and _rows(workspace, "SELECT count(*) FROM outcomes")[0][0] == 0:
         time.sleep(0.01)
     child.send_signal(signal.SIGINT)
+    time.sleep(0.05)
+    child.send_signal(signal.SIGINT)  # one press, passed on by `uv run` as well
     output, _ = child.communicate(timeout=30)
     assert child.returncode == 130, output
     assert "goes on from there" in output
@@ -176,6 +178,7 @@ def test_a_killed_commands_job_is_taken_up_at_once(tmp_path):
     child.kill()
     child.wait()
     assert _rows(workspace, "SELECT state FROM jobs WHERE kind = 'generate'") == [("running",)]
+    assert "cut off" in run("status", "--workspace", str(workspace))
     run("worker", "--until-idle", "--workspace", str(workspace))
     assert _rows(workspace, "SELECT state, attempts FROM jobs WHERE kind = 'generate'") == [("done", 2)]
     assert _rows(workspace, "SELECT count(*) FROM outcomes") == [(300,)]
