@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from db.models import Build, Recipe
-from db.queries import set_meta
+from db.models import Build, Decision, Recipe
+from db.queries import get_meta, set_meta
 from db.workspace import Workspace
 from exports.builds import Frozen, freeze
 from exports.fields import CLASS_KAPPA
@@ -19,10 +20,13 @@ from review.agreement import agreement_summary
 from review.audit_report import AuditReport, build_audit
 from review.gold import gold_report
 
+KAPPAS_AS_OF = "class_kappa_as_of"
+"""The meta key of the recipe and the last decision that the kept kappas are of."""
 
-def freeze_reviewed(workspace: Workspace, name: str, rule: Rule, *, created_by: str = "") -> Frozen:
+
+def freeze_reviewed(workspace: Workspace, name: str, rule: Rule, *, created_by: str = "", note: str = "") -> Frozen:
     """:func:`exports.builds.freeze` of the active recipe, with what its annotators agree on in the summary."""
-    return freeze(workspace, name, rule, created_by=created_by, review=review_facts)
+    return freeze(workspace, name, rule, created_by=created_by, note=note, review=review_facts)
 
 
 def review_facts(session: Session, recipe: Recipe, pseudonyms: dict[int, str]) -> dict:
@@ -48,6 +52,18 @@ def keep_class_kappas(session: Session, recipe: Recipe) -> None:
     classes = agreement_summary(session, recipe.id)["classes"]
     kappas = {str(row["class_index"]): row["kappa"] for row in classes if row["kappa"] is not None}
     set_meta(session, CLASS_KAPPA, json.dumps(kappas, sort_keys=True))
+
+
+def refresh_class_kappas(workspace: Workspace, recipe: Recipe) -> None:
+    """:func:`keep_class_kappas` unless no decision was made since they were last kept for that recipe."""
+    with workspace.read() as session:
+        newest = session.scalar(select(func.max(Decision.id))) or 0
+        as_of = f"{recipe.id}:{newest}"
+        if get_meta(session, KAPPAS_AS_OF) == as_of:
+            return
+    with workspace.write() as session:
+        keep_class_kappas(session, recipe)
+        set_meta(session, KAPPAS_AS_OF, as_of)
 
 
 def audit_facts(session: Session, build: Build) -> dict | None:

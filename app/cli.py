@@ -9,7 +9,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.commands import archives, checking, generation, incoming, review, runs, training, training_data, users, weights
+from app.commands import (
+    archives,
+    checking,
+    demo_training,
+    evaluation,
+    figures,
+    generation,
+    incoming,
+    publish,
+    review,
+    runs,
+    training,
+    training_data,
+    users,
+    weights,
+)
 from app.commands.common import Chosen, WorkspaceOption, folder_of, open_chosen, print_candidates, print_states
 from app.commands.generation import generate_params
 
@@ -161,10 +176,15 @@ def doctor(workspace: WorkspaceOption = None) -> None:
 for _commands in (generation.commands, archives.commands, checking.commands, training_data.commands, training.commands):
     app.add_typer(_commands)
 app.add_typer(incoming.commands)
+app.add_typer(publish.commands, name="publish")
 app.add_typer(review.commands)
 app.add_typer(weights.commands, name="weights")
 app.add_typer(users.commands, name="users")
 app.add_typer(runs.commands, name="runs")
+app.add_typer(evaluation.commands)
+app.add_typer(demo_training.commands)
+app.add_typer(evaluation.sets_commands, name="sets")
+app.add_typer(figures.commands, name="figures")
 
 
 def main() -> None:

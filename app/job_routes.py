@@ -26,6 +26,10 @@ KIND_LABELS = {
     "generate": "Generation",
     "preview": "Try on one photo",
     "export": "Export",
+    "check": "Check of an archive",
+    "train": "Training",
+    "evaluate": "Evaluation",
+    "shortcut_map": "Shortcut map",
     "triage": "Triage",
     "duplicates": "Duplicates",
 }
@@ -95,15 +99,39 @@ def job_router(workspace: Workspace, current_user: Callable[..., int]) -> APIRou
         headers = {"Cache-Control": "private, no-store"}
         return FileResponse(path, filename=path.name, media_type="application/octet-stream", headers=headers)
 
+    @router.get("/download/{job_id}/{name:path}")
+    def download_part(name: str, job_id: int = PathParameter(ge=1, le=MAX_ID)) -> FileResponse:
+        with workspace.read() as session:
+            files = archive_files(workspace, _find(session, job_id))
+        if name not in files:
+            raise HTTPException(404, f"The archive of job {job_id} has no file {name!r} inside the workspace.")
+        headers = {"Cache-Control": "private, no-store"}
+        path = files[name]
+        return FileResponse(path, filename=path.name, media_type="application/octet-stream", headers=headers)
+
     return router
 
 
 def archive_of(workspace: Workspace, job: Job) -> Path | None:
     """The finished archive of an export job, if it is a file inside the workspace."""
+    path = _written_to(workspace, job)
+    return path if path is not None and path.is_file() else None
+
+
+def archive_files(workspace: Workspace, job: Job) -> dict[str, Path]:
+    """The files of an export job's archive by name, if it is a folder inside the workspace; links are left out."""
+    folder = _written_to(workspace, job)
+    if folder is None or not folder.is_dir():
+        return {}
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file() and not file.is_symlink())
+    return {file.relative_to(folder).as_posix(): file for file in files if file.resolve().is_relative_to(folder)}
+
+
+def _written_to(workspace: Workspace, job: Job) -> Path | None:
     if job.kind != "export" or job.state != JobState.DONE or not job.result:
         return None
     path = Path(str(job.result.get("path", ""))).resolve()
-    return path if path.is_relative_to(workspace.root) and path.is_file() else None
+    return path if path.is_relative_to(workspace.root) else None
 
 
 def _find(session: Session, job_id: int) -> Job:

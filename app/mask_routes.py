@@ -23,7 +23,8 @@ from app.review_items import ItemOut, item_out
 from app.reviewer import Reviewer
 from db.files import atomic_write
 from db.jobs import enqueue
-from db.models import Candidate, Job, JobState, Kind
+from db.models import Candidate, Job, JobState, Kind, Recipe
+from db.queries import is_imported
 from db.workspace import Workspace
 from review.queue import one_item
 
@@ -164,8 +165,11 @@ def mask_router(workspace: Workspace, reviewer: Callable[..., Reviewer]) -> APIR
 def _background(workspace: Workspace, candidate_id: int) -> Candidate:
     with workspace.read() as session:
         candidate = session.get(Candidate, candidate_id)
-    if candidate is None:
-        raise HTTPException(404, f"There is no candidate {candidate_id}; reload the page.")
+        if candidate is None:
+            raise HTTPException(404, f"There is no candidate {candidate_id}; reload the page.")
+        imported = is_imported(session.get_one(Recipe, candidate.recipe_id))
+    if imported:
+        raise HTTPException(422, "This candidate came in an archive; generate its photo here to correct a mask.")
     if candidate.kind is not Kind.BACKGROUND:
         raise HTTPException(422, "Only backgrounds have a mask to correct.")
     return candidate

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from fastapi import Path as PathParameter
-from fastapi.responses import FileResponse
+from sqlalchemy import select
 
 from app.review_routes import MAX_ID, PlainErrorRoute
 from db.models import Candidate, SourceImage
@@ -38,11 +38,12 @@ def media_router(workspace: Workspace, current_user: Callable[..., int]) -> APIR
     ) -> Response:
         if name not in CANDIDATE_NAMES:
             raise HTTPException(404, "A candidate has no image of that name.")
+        shown = (Candidate.id == candidate_id, Candidate.result_sha256 == sha)
         with workspace.read() as session:
-            candidate = session.get(Candidate, candidate_id)
-        if candidate is None or candidate.result_sha256 != sha:
+            folder = session.scalar(select(Candidate.folder).where(*shown))
+        if folder is None:
             raise HTTPException(404, "There is no such candidate, or its image has changed; reload the page.")
-        return _file(workspace, f"{candidate.folder}/{name}", f"{sha}-{name}", request)
+        return _file(workspace, f"{folder}/{name}", f"{sha}-{name}", request)
 
     @router.get("/preview/{key}/{name}")
     def preview_image(request: Request, key: str, name: str) -> Response:
@@ -83,12 +84,16 @@ def _file(workspace: Workspace, relative: str, tag: str, request: Request) -> Re
         path = workspace.path(relative)
     except WorkspaceError:
         raise HTTPException(404, "That image lies outside the workspace and is not shown.") from None
-    if not path.is_file():
-        raise HTTPException(404, f"{relative} is missing from the workspace; run generation again to make it.")
     headers = _headers(tag)
-    if _fresh(request, headers):
+    if _fresh(request, headers) and path.is_file():
         return Response(status_code=304, headers=headers)
-    return FileResponse(path, media_type=MEDIA_TYPES[Path(relative).suffix], headers=headers)
+    # Read at once, here in the thread: streaming a file this small in parts costs several times as much.
+    try:
+        content = path.read_bytes()
+    except OSError:
+        missing = f"{relative} is missing from the workspace; run generation again to make it."
+        raise HTTPException(404, missing) from None
+    return Response(content, media_type=MEDIA_TYPES[Path(relative).suffix], headers=headers)
 
 
 def _thumbnail(source: SourceImage, size: int) -> bytes:

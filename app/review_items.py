@@ -25,9 +25,10 @@ class ItemOut(BaseModel):
     drop: float
     residual: float
     rank: int
-    area: float
+    area: float | None
     width: int
     height: int
+    masked: bool
     verdict: str | None
     reasons: list[str]
     urls: dict[str, str]

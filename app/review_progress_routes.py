@@ -53,6 +53,7 @@ class ProgressOut(BaseModel):
     rejected: int
     skipped: int
     not_asked: int
+    auto: int
     median_seconds: float | None
     together: TogetherOut
     annotators: list[AnnotatorOut] | None

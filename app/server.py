@@ -22,7 +22,11 @@ from app.account_routes import account_router
 from app.accounts import current_user_id
 from app.accounts.directory import account_count, admin_exists
 from app.audit_routes import audit_router
+from app.build_routes import build_router
 from app.duplicate_routes import duplicate_router
+from app.evaluation_routes import evaluation_router
+from app.export_routes import export_router
+from app.figure_routes import figure_router
 from app.gate import Gate
 from app.guard import LOCAL_HOSTS, Guard
 from app.job_routes import job_router
@@ -32,6 +36,7 @@ from app.media_routes import media_router
 from app.review_routes import review_router
 from app.role_pages import RolePages
 from app.sign_in_routes import sign_in_router
+from app.training_routes import training_router
 from app.triage_routes import triage_router
 from app.worker_process import WorkerProcess, worker_command
 from db.models import Role
@@ -80,7 +85,17 @@ def create_app(workspace: Workspace, *, allowed_hosts: Sequence[str] = LOCAL_HOS
     app.include_router(job_router(workspace, current_user_id))
     app.include_router(media_router(workspace, current_user_id))
     app.include_router(review_router(workspace, current_user_id))
-    for make in (triage_router, audit_router, judging_router, duplicate_router):
+    for make in (
+        triage_router,
+        audit_router,
+        judging_router,
+        duplicate_router,
+        build_router,
+        export_router,
+        training_router,
+        evaluation_router,
+        figure_router,
+    ):
         app.include_router(make(workspace, current_user_id))
     app.mount("/static", RevalidatedFiles())
     app.mount("/", pages)

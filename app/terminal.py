@@ -100,11 +100,11 @@ def _find_or_enqueue(workspace: Workspace, kind: str, params: dict) -> int:
         return jobs.enqueue(session, kind, params, created_by="terminal").id
 
 
-def run_in_terminal(workspace: Workspace, kind: str, params: dict, title: str) -> dict:
+def run_in_terminal(workspace: Workspace, kind: str, params: dict, title: str, *, on: Console = console) -> dict:
     """Do the job here and now, with a progress bar, and return its result.
 
     Ctrl-C ends the command with exit code 130; what is done is kept, and the same command goes on from
-    there. Raises :class:`JobFailed` with the job's error.
+    there. ``on`` is where the bar is shown. Raises :class:`JobFailed` with the job's error.
     """
     limit_threads()
     worker = worker_name()
@@ -113,7 +113,7 @@ def run_in_terminal(workspace: Workspace, kind: str, params: dict, title: str) -
         job = jobs.claim(session, worker, job_id=job_id, is_gone=is_gone)
     if job is None:
         raise JobFailed(f"Job {job_id} ({kind}) was taken by another worker; see `launch.py status`.")
-    with RichProgress(*_item_columns(kind), console=console) as bar:
+    with RichProgress(*_item_columns(kind), console=on) as bar:
         progress = JobProgress(workspace, job.id, worker, mirror=_Bar(bar, title))
         with _first_ctrl_c(progress) as interrupted:
             state = run_job(workspace, job, worker, progress)

@@ -12,6 +12,8 @@ HEAD = (
     '<link rel="stylesheet" href="/static/app.css">'
     '<link rel="stylesheet" href="/static/accounts.css">'
     '<link rel="stylesheet" href="/static/judging.css">'
+    '<link rel="stylesheet" href="/static/build.css">'
+    '<link rel="stylesheet" href="/static/method.css">'
     '<script src="/static/theme.js"></script>'
     '<script type="module" src="/static/app.js"></script>'
     '<script type="module" src="/static/session.js"></script>'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parent.parent
 FIRST_WAIT_SECONDS = 1.0
 LONGEST_WAIT_SECONDS = 60.0
+NICENESS = 10
 HEALTHY_SECONDS = 60.0
 END_SECONDS = 30.0
 
@@ -75,6 +77,7 @@ class WorkerProcess:
                     return
                 try:
                     self._process = subprocess.Popen(self._command, cwd=self._cwd, stdin=subprocess.DEVNULL)
+                    _step_back(self._process.pid)
                 except OSError as error:
                     log.error("The worker could not be started (%s); trying again in %.0f s.", error, wait)
                     self._process = None
@@ -89,3 +92,12 @@ class WorkerProcess:
             if self._stopping.wait(wait):
                 return
             wait = min(2 * wait, LONGEST_WAIT_SECONDS)
+
+
+def _step_back(pid: int) -> None:
+    """Let people's requests go before the worker's jobs, where the system knows priorities."""
+    if hasattr(os, "setpriority"):
+        try:
+            os.setpriority(os.PRIO_PROCESS, pid, os.getpriority(os.PRIO_PROCESS, pid) + NICENESS)
+        except ProcessLookupError:
+            return  # it has ended already, and is started again

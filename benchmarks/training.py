@@ -31,8 +31,10 @@ from benchmarks.report import machine, print_figures, print_table
 from generation.classes import load_imagenet_classes
 from generation.devices import pick_device
 from ospcoop.clip.openclip import OpenClipModel
-from ospcoop.detectors.base import Detector, Resources
+from ospcoop.detectors.base import Resources
 from ospcoop.detectors.mcm import GlMcm, Mcm
+from ospcoop.evaluation.bootstrap import bootstrap_intervals
+from ospcoop.evaluation.scoring import score_features
 from ospcoop.feature_shards import FeatureSet, ShardIndex
 from ospcoop.features import FeatureCache
 from ospcoop.images import ImageRef
@@ -44,7 +46,6 @@ from ospcoop.trainer import PromptTrainer
 LOSS_TOLERANCE = 1e-5
 PIECE = 40  # classes at once, the published way on a CPU: 2 GB of its 50
 EVALUATED = 90_000
-EVALUATION_BATCH = 4096
 
 
 @dataclass(frozen=True)
@@ -156,10 +157,6 @@ def cached_features(folder: Path, count: int, dim: int) -> FeatureSet:
     return FeatureSet(index.rows(keys, "whole", (dim,), local=False), None)
 
 
-def score_all(detector: Detector, features: FeatureSet, size: int) -> Tensor:
-    return torch.cat([detector.score(part) for part in features.batches(size)])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
@@ -179,17 +176,17 @@ def main() -> None:
         images = Images(model, sizes, FeatureCache(root, model))
         figures = compare_steps(model, names, images, sizes, arguments.steps)
         epochs = compare_epochs(model, names, images, sizes) if on_gpu or arguments.small else None
-        cost, local = evaluate(root / "features", images, model, sizes)
+        evaluated = evaluate(root / "features", images, model, sizes)
     print(machine())
     print(f"{device.type}, {torch.get_num_threads()} threads; {sizes.classes} classes, batches of {sizes.batch}\n")
     print_steps(figures)
-    print_epochs_and_evaluation(epochs, cost, local, sizes)
+    print_epochs_and_evaluation(epochs, evaluated, sizes)
     print_figures(
         {
             "step_speedup": figures.speedup,
             "max_loss_diff": figures.loss_difference,
             "epoch_speedup": epochs[1].wall / epochs[0].wall if on_gpu and epochs else None,
-            "reeval_s": cost.cpu,
+            "reeval_s": evaluated.scores.cpu,
         }
     )
     if figures.loss_difference > LOSS_TOLERANCE:
@@ -204,17 +201,26 @@ def _weights(path: Path, small: bool) -> Path:
     return save_clip(path)
 
 
-def evaluate(folder: Path, images: Images, model: OpenClipModel, sizes: Sizes) -> tuple[Cost, Cost]:
-    """A second detector over all cached images by global features; and GL-MCM's cost an image, by a few."""
+@dataclass(frozen=True)
+class Evaluated:
+    """A second detector's scores of all cached images, the intervals of all metrics, and GL-MCM of one image."""
+
+    scores: Cost
+    intervals: Cost
+    local: Cost
+
+
+def evaluate(folder: Path, images: Images, model: OpenClipModel, sizes: Sizes) -> Evaluated:
+    """By the evaluation's own code: MCM by global features, and GL-MCM's cost an image, by a few."""
     features = cached_features(folder, sizes.evaluated, model.feature_dim)
     rng = torch.Generator().manual_seed(0)
     text = Resources(torch.randn(sizes.classes, model.feature_dim, generator=rng))
-    score_all(
-        Mcm(text), FeatureSet(features.whole, None), EVALUATION_BATCH
-    )  # reads the files once, as a first detector
-    cost, _ = cost_of(lambda: score_all(Mcm(text), features, EVALUATION_BATCH))
-    local, _ = cost_of(lambda: score_all(GlMcm(text), images.features, 64))
-    return cost, local / len(images.features)
+    score_features(Mcm(text), features)  # reads the files once, as a first detector
+    cost, scores = cost_of(lambda: score_features(Mcm(text), features))
+    local, _ = cost_of(lambda: score_features(GlMcm(text), images.features))
+    half = len(scores) // 2
+    intervals, _ = cost_of(lambda: bootstrap_intervals(scores[:half], scores[half:]))
+    return Evaluated(cost, intervals, local / len(images.features))
 
 
 def print_steps(figures: StepFigures) -> None:
@@ -232,14 +238,16 @@ def print_steps(figures: StepFigures) -> None:
     )
 
 
-def print_epochs_and_evaluation(epochs: tuple[Cost, Cost] | None, cost: Cost, local: Cost, sizes: Sizes) -> None:
+def print_epochs_and_evaluation(epochs: tuple[Cost, Cost] | None, evaluated: Evaluated, sizes: Sizes) -> None:
     rows = []
     if epochs is not None:
         rows += [("epoch, ours", epochs[0].wall, epochs[0].cpu), ("epoch, published", epochs[1].wall, epochs[1].cpu)]
-    rows += [
-        (f"a second detector (MCM), {sizes.evaluated} cached images", cost.wall, cost.cpu),
-        ("GL-MCM of one cached image (all its patches)", local.wall, local.cpu),
-    ]
+    figures = {
+        f"a second detector (MCM), {sizes.evaluated} cached images": evaluated.scores,
+        "intervals of their five metrics, 1,000 resamples": evaluated.intervals,
+        "GL-MCM of one cached image (all its patches)": evaluated.local,
+    }
+    rows += [(name, cost.wall, cost.cpu) for name, cost in figures.items()]
     print_table(("seconds", "clock", "CPU"), rows)
     print()
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Select, and_, func, select
+from sqlalchemy.orm import Session, aliased
 
 from db.models import Candidate, ImageClass, Meta, Outcome, Recipe, SourceImage, Split, State, User
 
 ACTIVE_RECIPE = "active_recipe"
 CLASS_LIST_SHA256 = "class_list_sha256"
 LOCAL_USER = "local"
+IMPORTED = "imported"
+"""The ``kind`` in a recipe's config whose candidates came in an archive."""
 
 
 def get_meta(session: Session, key: str) -> str | None:
@@ -25,6 +27,11 @@ def active_recipe(session: Session) -> Recipe | None:
     """The recipe that pages and builds mean when none is named: the last one generation was started with."""
     recipe_id = get_meta(session, ACTIVE_RECIPE)
     return None if recipe_id is None else session.get(Recipe, int(recipe_id))
+
+
+def is_imported(recipe: Recipe) -> bool:
+    """True where the candidates were not made here but came in an archive."""
+    return recipe.config.get("kind") == IMPORTED
 
 
 def source_count(session: Session, split: Split | None = None) -> int:
@@ -72,3 +79,28 @@ def outcome_rows(session: Session) -> list[tuple[SourceImage, str, Outcome, Cand
         .order_by(SourceImage.id)
     )
     return [tuple(row) for row in session.execute(query)]
+
+
+def is_superseded() -> ColumnElement[bool]:
+    """True for the ``Candidate`` that was made again: a newer version has its source, recipe, kind and variant."""
+    newer = aliased(Candidate)
+    return select(1).where(_same_lineage(newer, Candidate), newer.version > Candidate.version).exists()
+
+
+def superseded_ids() -> Select[tuple[int]]:
+    """A query for the ids of which :func:`is_superseded` is true; quicker when all candidates are asked about."""
+    older, newer = aliased(Candidate), aliased(Candidate)
+    return (
+        select(older.id)
+        .join(newer, and_(_same_lineage(newer, older), newer.version > older.version))
+        .where(newer.version > 1)
+    )
+
+
+def _same_lineage(one: type[Candidate], other: type[Candidate]) -> ColumnElement[bool]:
+    return and_(
+        one.source_id == other.source_id,
+        one.recipe_id == other.recipe_id,
+        one.kind == other.kind,
+        one.variant == other.variant,
+    )

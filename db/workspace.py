@@ -6,13 +6,14 @@ transaction and refuses a database that a newer version of this code has written
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session
 
 from db.migrate import migrate
 
@@ -30,6 +31,7 @@ class Workspace:
 
     root: Path
     engine: Engine
+    _turn: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -40,13 +42,19 @@ class Workspace:
     @contextmanager
     def write(self) -> Iterator[Session]:
         """One write transaction: takes the write lock at once, commits at the end, rolls back on an error."""
-        with self._session("IMMEDIATE") as session, session.begin():
-            yield session
+        # SQLite makes those who wait for its lock sleep, longer each time; threads of one process take turns instead.
+        has_turn = self._turn.acquire(timeout=BUSY_TIMEOUT_MS / 1000)
+        try:
+            with self._session("IMMEDIATE") as session, session.begin():
+                yield session
+        finally:
+            if has_turn:
+                self._turn.release()
 
     @contextmanager
     def _session(self, mode: str) -> Iterator[Session]:
         engine = self.engine.execution_options(sqlite_begin=mode)
-        with sessionmaker(engine, expire_on_commit=False)() as session:
+        with Session(engine, expire_on_commit=False) as session:
             yield session
 
     def path(self, relative: str) -> Path:

@@ -11,6 +11,7 @@ import os
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 
 from db.files import PART_SUFFIX, atomic_write, sha256_file, sync_folder
@@ -139,7 +140,9 @@ def resumable_zip(path: Path, key: str) -> Iterator[ResumableZip]:
     with room_needed(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{key[:16]}{PART_SUFFIX}")
-        for stale in path.parent.glob(f".{path.name}.*{PART_SUFFIX}*"):
+        # What a kill tore off while a checkpoint was written begins with two dots.
+        stales = (path.parent.glob(f"{dots}{path.name}.*{PART_SUFFIX}*") for dots in (".", ".."))
+        for stale in chain.from_iterable(stales):
             if not stale.name.startswith(part.name):
                 stale.unlink(missing_ok=True)
         archive = ResumableZip(part)

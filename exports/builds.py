@@ -1,4 +1,4 @@
-"""Builds: see what a rule would take in, freeze it under a name and number, find it again, compare two.
+"""Builds: freeze what a rule takes in under a name and number, find it again, compare two.
 
 A frozen build never changes: the database refuses to update or delete its rows, and everything an
 archive says of it (counts, verdicts, reasons) is taken from what was recorded at the freeze.
@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from statistics import median
 
-import numpy as np
-from sqlalchemy import Select, func, insert, not_, select
+from sqlalchemy import Select, func, insert, select
 from sqlalchemy.orm import Session
 
 from db.models import (
@@ -26,20 +22,20 @@ from db.models import (
     Candidate,
     CurrentVerdict,
     Decision,
-    ImageClass,
     Recipe,
     SourceImage,
     State,
     Verdict,
 )
-from db.queries import CLASS_LIST_SHA256, active_recipe, get_meta, state_counts
+from db.queries import CLASS_LIST_SHA256, active_recipe, get_meta, is_superseded, state_counts
 from db.workspace import Workspace
-from exports.rules import Cause, Rule
+from exports.rules import Rule
 from exports.splits import part_of
-from exports.verdicts import decided_by, has_verdict, is_superseded, verdict_count
+from exports.verdicts import decided_by, has_verdict, verdict_count
+from exports.what_if import class_counts, preview
 
 SUMMARY_FORMAT = 1
-MAX_BINS = 60
+MAX_NOTE = 500
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _REFERENCE = re.compile(r"([a-z][a-z0-9_]{0,39})(?:-v?([1-9][0-9]{0,8}))?")
 _INSERT_ROWS = 2_000
@@ -58,58 +54,6 @@ class UnknownBuild(BuildError):
 
 
 @dataclass(frozen=True)
-class Histogram:
-    """Counts of the drop. Bin ``i`` is ``[edges[i], edges[i + 1])``, the last one closed on both sides.
-
-    ``edges`` are multiples of one round width, so that a round threshold falls on an edge; ``all`` counts
-    every candidate that is not superseded, ``members`` those the rule takes in. All empty without candidates.
-    """
-
-    edges: tuple[float, ...]
-    all: tuple[int, ...]
-    members: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class ClassCounts:
-    """Members a class, over all ``classes`` of the class list; ``empty`` are the indices of those without one."""
-
-    classes: int
-    smallest: int
-    median: float
-    largest: int
-    empty: tuple[int, ...]
-    counts: dict[int, int]
-
-
-@dataclass(frozen=True)
-class BuildPreview:
-    """What freezing would give now. ``members`` and the ``excluded`` counts add up to ``candidates``.
-
-    ``excluded`` counts each candidate once, under the first :class:`~exports.rules.Cause` that applies.
-    ``sample`` are candidate ids of members drawn with the seed, in order of id.
-    """
-
-    candidates: int
-    members: int
-    excluded: dict[Cause, int]
-    classes: ClassCounts
-    histogram: Histogram
-    sample: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class WhatIf:
-    """From one rule to another: how many candidates enter and leave, the balance by class, a seeded sample of each."""
-
-    entered: int
-    left: int
-    classes: dict[int, int]
-    entered_sample: tuple[int, ...]
-    left_sample: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class Frozen:
     """A freeze's result: ``is_new`` is False when the newest build of that name already was the same."""
 
@@ -119,74 +63,21 @@ class Frozen:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Source names that entered, left, or stayed with another image, from build a to b; each list is sorted."""
+    """Source names that entered, left, or stayed with another image, from build a to b; each list is sorted.
+
+    ``classes`` counts the entered, left and changed of each class index that has any.
+    """
 
     entered: tuple[str, ...]
     left: tuple[str, ...]
     changed: tuple[str, ...]
     unchanged: int
+    classes: dict[int, tuple[int, int, int]]
 
 
 def build_label(build: Build) -> str:
     """How a build is called in file names and on the page: ``bg-v1``."""
     return f"{build.name}-v{build.number}"
-
-
-def preview(session: Session, recipe: Recipe, rule: Rule, *, sample_size: int = 24, seed: int = 0) -> BuildPreview:
-    """What ``rule`` takes in among the recipe's candidates now; nothing is written."""
-    query = (
-        select(Candidate.id, Candidate.class_index, Candidate.drop, rule.cause())
-        .join(SourceImage, SourceImage.id == Candidate.source_id)
-        .where(rule.population(recipe.id))
-        .order_by(Candidate.id)
-    )
-    excluded = dict.fromkeys(Cause, 0)
-    member_ids: list[int] = []
-    per_class: Counter[int] = Counter()
-    drops: dict[bool, list[float]] = {True: [], False: []}
-    for candidate_id, class_index, drop, cause in session.execute(query):
-        if cause is None:
-            member_ids.append(candidate_id)
-            per_class[class_index] += 1
-        else:
-            excluded[Cause(cause)] += 1
-        if cause != Cause.SUPERSEDED and math.isfinite(drop):
-            drops[cause is None].append(drop)
-    sample = random.Random(seed).sample(member_ids, min(sample_size, len(member_ids)))
-    return BuildPreview(
-        candidates=len(member_ids) + sum(excluded.values()),
-        members=len(member_ids),
-        excluded=excluded,
-        classes=_class_counts(session, per_class),
-        histogram=_histogram(members=drops[True], others=drops[False]),
-        sample=tuple(sorted(sample)),
-    )
-
-
-def what_if(
-    session: Session, recipe: Recipe, before: Rule, after: Rule, *, sample_size: int = 12, seed: int = 0
-) -> WhatIf:
-    """What changes when ``after`` is used instead of ``before``; nothing is written."""
-    columns = (Candidate.id, Candidate.class_index)
-
-    def members(rule: Rule, other: Rule) -> list[tuple[int, int]]:
-        query = select(*columns).join(SourceImage, SourceImage.id == Candidate.source_id)
-        return [tuple(row) for row in session.execute(query.where(rule.where(recipe.id), not_(other.where(recipe.id))))]
-
-    def sample(ids: list[int]) -> tuple[int, ...]:
-        return tuple(sorted(random.Random(seed).sample(ids, min(sample_size, len(ids)))))
-
-    entered, left = members(after, before), members(before, after)
-    balance = Counter(index for _, index in entered)
-    balance.subtract(index for _, index in left)
-    enter_ids, leave_ids = sorted(i for i, _ in entered), sorted(i for i, _ in left)
-    return WhatIf(
-        entered=len(entered),
-        left=len(left),
-        classes={index: change for index, change in sorted(balance.items()) if change},
-        entered_sample=sample(enter_ids),
-        left_sample=sample(leave_ids),
-    )
 
 
 def freeze(
@@ -196,15 +87,20 @@ def freeze(
     *,
     recipe: Recipe | None = None,
     created_by: str = "",
+    note: str = "",
     review: Callable[[Session, Recipe, dict[int, str]], dict] | None = None,
 ) -> Frozen:
     """Write down the members of ``rule`` as the next build called ``name``, in one transaction.
 
-    ``recipe`` defaults to the active one. ``review`` gives, within the transaction, what is known of the annotators'
-    agreement, as JSON for the summary; it is told their pseudonyms by user id. When the newest build of that name
-    has the same rule, recipe and content hash, it is returned instead of a copy. Raises :class:`EmptyBuild` when
-    the rule takes in nothing, and :class:`BuildError` for a bad name or when there is no recipe.
+    ``recipe`` defaults to the active one. ``note`` is kept in the summary and stands on the card. ``review`` gives,
+    within the transaction, what is known of the annotators' agreement, as JSON for the summary; it is told their
+    pseudonyms by user id. When the newest build of that name has the same rule, recipe and content hash, it is
+    returned instead of a copy. Raises :class:`EmptyBuild` when the rule takes in nothing, and :class:`BuildError`
+    for a bad name or note or when there is no recipe.
     """
+    note = " ".join(note.split())
+    if len(note) > MAX_NOTE:
+        raise BuildError(f"A build's note has {MAX_NOTE} characters at most, not {len(note)}.")
     if not _NAME.fullmatch(name):
         raise BuildError(
             f"A build's name is 1 to 40 lower-case letters, digits and _, starting with a letter; {name!r} is not."
@@ -236,7 +132,7 @@ def freeze(
             last_decision_id=session.scalar(select(func.max(Decision.id))) or 0,
             item_count=len(items),
             content_hash=content_hash,
-            summary=_summary(session, recipe, rule, items, review),
+            summary={**_summary(session, recipe, rule, items, review), **({"note": note} if note else {})},
             created_by=created_by,
         )
         session.add(build)
@@ -290,18 +186,27 @@ def compare(session: Session, a: Build, b: Build) -> Comparison:
     """What changed from build ``a`` to build ``b``, by source name."""
     before, after = _images(session, a), _images(session, b)
     both = before.keys() & after.keys()
+    entered, left = sorted(after.keys() - before.keys()), sorted(before.keys() - after.keys())
     changed = sorted(name for name in both if before[name] != after[name])
+    tallies = [
+        Counter(images[name][1] for name in names)
+        for images, names in ((after, entered), (before, left), (after, changed))
+    ]
     return Comparison(
-        entered=tuple(sorted(after.keys() - before.keys())),
-        left=tuple(sorted(before.keys() - after.keys())),
+        entered=tuple(entered),
+        left=tuple(left),
         changed=tuple(changed),
         unchanged=len(both) - len(changed),
+        classes={index: tuple(tally[index] for tally in tallies) for index in sorted(set().union(*tallies))},
     )
 
 
-def _images(session: Session, build: Build) -> dict[str, str]:
-    query = select(BuildItem.source_name, BuildItem.result_sha256).where(BuildItem.build_id == build.id)
-    return dict(session.execute(query).all())
+def _images(session: Session, build: Build) -> dict[str, tuple[str, int]]:
+    """Sha256 and class of the members by source name."""
+    query = select(BuildItem.source_name, BuildItem.result_sha256, BuildItem.class_index)
+    return {
+        name: (sha256, index) for name, sha256, index in session.execute(query.where(BuildItem.build_id == build.id))
+    }
 
 
 def _without(item: dict, *names: str) -> dict:
@@ -348,44 +253,6 @@ def _why_empty(session: Session, recipe: Recipe, rule: Rule) -> str:
     )
 
 
-def _class_counts(session: Session, per_class: Counter[int]) -> ClassCounts:
-    indices = list(session.scalars(select(ImageClass.class_index).order_by(ImageClass.class_index)))
-    counts = [per_class[index] for index in indices]
-    return ClassCounts(
-        classes=len(indices),
-        smallest=min(counts, default=0),
-        median=float(median(counts)) if counts else 0.0,
-        largest=max(counts, default=0),
-        empty=tuple(index for index in indices if not per_class[index]),
-        counts={index: per_class[index] for index in indices if per_class[index]},
-    )
-
-
-def _histogram(members: list[float], others: list[float]) -> Histogram:
-    if not members and not others:
-        return Histogram((), (), ())
-    lowest, highest = min(members + others), max(members + others)
-    width = _round_width((highest - lowest) / (MAX_BINS - 2))
-    first, last = math.floor(lowest / width), math.floor(highest / width) + 1
-    edges = [index * width for index in range(first, last + 1)]
-    inside, outside = (np.histogram(values, edges)[0] for values in (members, others))
-    return Histogram(
-        edges=tuple(edges),
-        all=tuple(int(count) for count in inside + outside),
-        members=tuple(int(count) for count in inside),
-    )
-
-
-def _round_width(least: float) -> float:
-    """The smallest of 0.25, 0.5, 1, 2.5, 5, 10, 25, ... that is at least ``least``: 5 is a multiple up to 5."""
-    scale = 0.1
-    while True:
-        for step in (2.5, 5.0, 10.0):
-            if scale * step >= least:
-                return scale * step
-        scale *= 10
-
-
 def _summary(
     session: Session,
     recipe: Recipe,
@@ -430,7 +297,7 @@ def _summary(
         votes.setdefault(user_id, Counter())[verdict] += 1
         if verdict == Verdict.REJECT:
             reasons.update(str(reason) for reason in given)
-    classes = _class_counts(session, Counter(item["class_index"] for item in items))
+    classes = class_counts(session, Counter(item["class_index"] for item in items))
     pseudonyms = {user_id: f"annotator-{number}" for number, user_id in enumerate(sorted(votes), 1)}
     return {
         **({"review": review(session, recipe, pseudonyms)} if review else {}),

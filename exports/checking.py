@@ -18,6 +18,7 @@ from db.models import Build, BuildItem
 from db.progress import NoProgress, Progress
 from db.workspace import Workspace
 from exports.builds import build_label, hash_items
+from exports.id_side import COLUMNS, ID_SIDE
 from exports.kaggle import COVER_NAME, KAGGLE_METADATA, kaggle_faults
 from exports.members import METADATA_COLUMNS, MetadataRow
 from exports.opened import ArchiveDamaged, OpenedArchive
@@ -103,7 +104,7 @@ class _Checker:
         except (ArchiveDamaged, UnicodeDecodeError) as error:
             finding.blame(f"SHA256SUMS: {error}")
             return finding
-        listed = set()
+        listed: set[str] = set()
         files = [name for name in self._archive.files if name != "SHA256SUMS"]
         for done, line in enumerate(text.splitlines()):
             match = _SUM.fullmatch(line)
@@ -115,15 +116,19 @@ class _Checker:
             self._progress.update(done, len(files), f"checksum of {name}")
             finding.looked_at += 1
             if name not in files:
-                finding.blame(f"{name}: listed, but not there")
                 continue
             try:
                 if self._archive.sha256(name) != sha256:
                     finding.blame(f"{name}: its bytes are not those that were written")
             except ArchiveDamaged as error:
                 finding.blame(str(error))
+        unpacked = _unpacked(listed, files)
+        may_lack = {f"{folder}.zip" for folder in unpacked} | ({KAGGLE_METADATA, COVER_NAME} if unpacked else set())
+        for name in sorted(listed - set(files) - may_lack):
+            finding.blame(f"{name}: listed, but not there")
         for name in sorted(set(files) - listed):
-            finding.blame(f"{name}: there, but not listed")
+            if name.partition("/")[0] not in unpacked:
+                finding.blame(f"{name}: there, but not listed")
         return finding
 
     def _description(self) -> Finding:
@@ -149,8 +154,9 @@ class _Checker:
         try:
             reader = csv.DictReader(io.StringIO(self._archive.read(found[0]).decode(), newline=""), strict=True)
             columns = tuple(reader.fieldnames or ())
-            if columns != METADATA_COLUMNS:
-                finding.blame(f"{found[0]}: its columns are {', '.join(columns)}, not {', '.join(METADATA_COLUMNS)}")
+            expected = tuple(COLUMNS) if self._is_id_side else METADATA_COLUMNS
+            if columns != expected:
+                finding.blame(f"{found[0]}: its columns are {', '.join(columns)}, not {', '.join(expected)}")
                 return finding
             rows = list(reader)
         except (ArchiveDamaged, UnicodeDecodeError, csv.Error) as error:
@@ -162,9 +168,9 @@ class _Checker:
             for fault in _row_faults(row, names):
                 finding.blame(f"{found[0]}, line {number}: {fault}")
             names.add(row["file_name"])
-        expected = self._build.get("archived_count", self._build.get("item_count"))
-        if self._build and len(rows) != expected:
-            finding.blame(f"{found[0]} has {len(rows)} lines, build.json says {expected}")
+        count = self._build.get("archived_count", self._build.get("item_count"))
+        if self._build and len(rows) != count:
+            finding.blame(f"{found[0]} has {len(rows)} lines, build.json says {count}")
         self._rows = rows
         return finding
 
@@ -181,10 +187,15 @@ class _Checker:
         if not self._rows:
             finding.skipped = "no metadata to go by"
             return finding
+        self._progress.update(len(self._rows), len(self._rows), "comparing lists")
         for name in self._archive.names():
             if Path(name).suffix.lower() in _FORMATS and name not in known and name != COVER_NAME:
                 finding.blame(f"{name}: an image that metadata.csv does not know")
         return finding
+
+    @property
+    def _is_id_side(self) -> bool:
+        return self._build.get("side") == ID_SIDE
 
     def _place(self, file_name: str) -> str:
         return f"{self._folder}{file_name}"
@@ -204,26 +215,28 @@ class _Checker:
             return str(error)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             return f"cannot be decoded ({error})"
-        if name.endswith(".png") and hashlib.sha256(content).hexdigest() != row["result_sha256"]:
+        expected = row["image_sha256"] if self._is_id_side else row["result_sha256"] if name.endswith(".png") else None
+        if expected is not None and hashlib.sha256(content).hexdigest() != expected:
             return "not the image that metadata.csv names by its sha256"
         return ""
 
     def _lists(self) -> Finding:
         """imglists and images_s.txt: every line is an image of the archive."""
         finding = Finding("lists of images")
-        known = {self._place(row["file_name"]) for row in self._rows}
+        known = {self._place(row["file_name"]): row["class_index"] if self._is_id_side else "-1" for row in self._rows}
         for name in self._archive.files:
             if not name.endswith(".txt"):
                 continue
             openood = "benchmark_imglist/" in name
             for number, line in enumerate(self._archive.read(name).decode("utf-8", "replace").splitlines(), 1):
                 finding.looked_at += 1
-                path, _, label = line.partition(" ") if openood else (line, "", "-1")
+                path, _, label = line.partition(" ") if openood else (line, "", "")
                 place = f"data/images_largescale/{path}" if openood else path
-                if place not in known and path not in known:
+                expected = known.get(place, known.get(path))
+                if expected is None:
                     finding.blame(f"{name}, line {number}: {path!r} is no image of the archive")
-                elif label != "-1":
-                    finding.blame(f"{name}, line {number}: the label must be -1, not {label!r}")
+                elif openood and label != expected:
+                    finding.blame(f"{name}, line {number}: the label must be {expected}, not {label!r}")
         if not finding.looked_at:
             finding.skipped = "this format has none"
         return finding
@@ -281,6 +294,15 @@ class _Checker:
         return finding
 
 
+def _unpacked(listed: set[str], files: list[str]) -> set[str]:
+    """The listed zips, without their suffix, that a host has unpacked into folders of their names.
+
+    Kaggle hands a data set out so, without its own metadata and cover; metadata.csv then vouches for the PNGs inside.
+    """
+    folders = {name.partition("/")[0] for name in files if "/" in name}
+    return {name.removesuffix(".zip") for name in listed - set(files) if name.endswith(".zip")} & folders
+
+
 def _row_faults(row: dict[str, str], names: set[str]) -> Iterator[str]:
     file_name = row["file_name"] or ""
     if None in row or None in row.values():
@@ -292,9 +314,9 @@ def _row_faults(row: dict[str, str], names: set[str]) -> Iterator[str]:
         yield f"{file_name!r} is not a plain relative name"
     for column, kind in _NUMBERS.items():
         try:
-            kind(row[column])
+            kind(row.get(column, 0))
         except ValueError:
             yield f"{column} is {row[column]!r}, not a number"
-    for column in ("source_sha256", "result_sha256"):
-        if not re.fullmatch(r"[0-9a-f]{64}", row[column]):
+    for column in ("source_sha256", "result_sha256", "image_sha256"):
+        if column in row and not re.fullmatch(r"[0-9a-f]{64}", row[column]):
             yield f"{column} is no sha256"

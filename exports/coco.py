@@ -42,6 +42,7 @@ class CocoExporter:
     """See the module's text."""
 
     label = "COCO masks (zip, without the images)"
+    about = "The masks alone: the object and the inpainted pixels of each image as RLE, for pycocotools."
 
     def export(
         self, workspace: Workspace, build: Build, out_dir: Path, options: ExportOptions, progress: Progress
@@ -105,7 +106,8 @@ def _read_mask(path: Path, member: Member) -> np.ndarray:
     except OSError as error:
         raise ExportError(
             f"The mask of candidate {member.candidate_id} (source {member.row.source_name}), {path}, cannot be read "
-            f"({error}). Put it back from a copy of the workspace, or generate the source again; then export again."
+            f"({error}). Put it back from a copy of the workspace, generate the source again, or import its archive "
+            "again with --masks; then export again."
         ) from error
 
 

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
+from typing import TextIO
 
 from db.models import Build, Recipe
 from db.progress import Progress
@@ -93,35 +94,35 @@ class BuildContents:
 
     @cached_property
     def description(self) -> bytes:
-        """build.json: the rule, the recipe and the counts of the freeze. Names no person."""
+        """build.json: :meth:`facts`."""
+        return json_bytes(self.facts())
+
+    def facts(self) -> dict:
+        """The rule, the recipe and the counts of the freeze, as JSON. Names no person."""
         build = self.build
-        return json_bytes(
-            {
-                "format": ARCHIVE_FORMAT,
-                "name": build.name,
-                "number": build.number,
-                "label": build_label(build),
-                "part": self.options.part or "all",
-                "images": self.options.coding.describe(),
-                "rule": build.rule,
-                "rule_in_words": self.description_of_rule,
-                "content_hash": build.content_hash,
-                "item_count": build.item_count,
-                "archived_count": self.total,
-                "last_decision_id": build.last_decision_id,
-                "created_at": build.created_at.isoformat(),
-                "recipe_hash": self.recipe.hash,
-                "recipe": self.recipe.config,
-                "summary": build.summary,
-                "audit": self.options.audit,
-            }
-        )
+        return {
+            "format": ARCHIVE_FORMAT,
+            "name": build.name,
+            "number": build.number,
+            "label": build_label(build),
+            "part": self.options.part or "all",
+            "images": self.options.coding.describe(),
+            "rule": build.rule,
+            "rule_in_words": self.description_of_rule,
+            "content_hash": build.content_hash,
+            "item_count": build.item_count,
+            "archived_count": self.total,
+            "last_decision_id": build.last_decision_id,
+            "created_at": build.created_at.isoformat(),
+            "recipe_hash": self.recipe.hash,
+            "recipe": self.recipe.config,
+            "summary": build.summary,
+            "audit": self.options.audit,
+        }
 
     def metadata(self, rename: Callable[[str], str] = lambda name: name) -> bytes:
         """metadata.csv, its file names as ``rename`` gives them."""
-        text = io.StringIO(newline="")
-        write_metadata((row.renamed(rename(row.file_name)) for row in self.rows), text)
-        return text.getvalue().encode()
+        return csv_bytes(lambda text: write_metadata((row.renamed(rename(row.file_name)) for row in self.rows), text))
 
     def small_set(self) -> list[MetadataRow]:
         """The members that Bg(S) takes by its published threshold on the drop."""
@@ -134,6 +135,15 @@ class BuildContents:
 
     def done(self, message: str = "") -> None:
         self._progress.update(self.total, self.total, message)
+
+
+def csv_bytes(write: Callable[[TextIO], None]) -> bytes:
+    """What ``write`` writes, as UTF-8, encoded on the way: a StringIO would hold four bytes a character."""
+    content = io.BytesIO()
+    text = io.TextIOWrapper(content, "utf-8", newline="")
+    write(text)
+    text.flush()
+    return content.getvalue()
 
 
 def json_bytes(value: object) -> bytes:

@@ -30,6 +30,7 @@ class CroissantExporter:
     """A folder of image zips, metadata.csv and ``croissant.json``, which mlcroissant validates and iterates."""
 
     label = "Croissant (folder)"
+    about = "Image zips and a croissant.json with the responsible-AI fields, for mlcroissant."
 
     def export(
         self, workspace: Workspace, build: Build, out_dir: Path, options: ExportOptions, progress: Progress

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from db.models import Build, Recipe
+from db.queries import is_imported
 from exports.builds import build_label
 from exports.members import METADATA_COLUMNS
 from exports.rules import Rule
@@ -44,7 +45,7 @@ data = ImageFolder("<extracted>/images")
 label: the class named by the folder is the one that is *not* there any more. Check the files with
 `sha256sum -c SHA256SUMS` in the extracted folder."""
 
-_LICENCE = """The images are made from ImageNet photos. Those photos keep the terms under which they were obtained
+LICENCE = """The images are made from ImageNet photos. Those photos keep the terms under which they were obtained
 (ImageNet's terms of access and the rights of each photo's owner); the tool that made this archive gives
 no licence to them and cannot. Whoever passes this archive on must see to it that they may."""
 
@@ -68,6 +69,7 @@ def data_card(build: Build, recipe: Recipe, *, images: str = "PNG", part: str = 
         f"{build.item_count} images made from labelled ImageNet photos by masking the labelled object and "
         "inpainting it away: what is left is the background. Made to test how far out-of-distribution "
         "detectors are misled by backgrounds.",
+        *([f"Note: {summary['note']}"] if summary.get("note") else []),
         *_grade_notes(recipe),
         _purity(audit),
         "## Membership",
@@ -76,15 +78,17 @@ def data_card(build: Build, recipe: Recipe, *, images: str = "PNG", part: str = 
         "it and none rejects it; undecided otherwise. Only the newest version of a candidate counts. "
         f"Frozen at {build.created_at.isoformat(timespec='seconds')}; content hash `{build.content_hash}` "
         "(sha256 over the members, see `build.json`).",
-        _table(("left out for", "candidates"), summary["excluded"].items()),
+        markdown_table(("left out for", "candidates"), summary["excluded"].items()),
         "## Counts at the freeze",
         f"Every one of the {summary['sources']} source photos is in exactly one state:",
-        _table(("state", "sources"), [*summary["states"].items(), ("total", summary["sources"])]),
-        _table(("verdict", "candidates"), _verdict_rows(summary["verdicts"])),
-        _table(("whose verdict stands behind a member", "members"), summary.get("decided_by", {}).items()),
-        _table(("part, by source photo", "members"), summary.get("parts", {}).items()),
-        _table(("reason of a reject (one reject may give several)", "count"), summary["reject_reasons"].items()),
-        _table(
+        markdown_table(("state", "sources"), [*summary["states"].items(), ("total", summary["sources"])]),
+        markdown_table(("verdict", "candidates"), _verdict_rows(summary["verdicts"])),
+        markdown_table(("whose verdict stands behind a member", "members"), summary.get("decided_by", {}).items()),
+        markdown_table(("part, by source photo", "members"), summary.get("parts", {}).items()),
+        markdown_table(
+            ("reason of a reject (one reject may give several)", "count"), summary["reject_reasons"].items()
+        ),
+        markdown_table(
             ("annotator", "accepts", "rejects", "skips"),
             [(row["annotator"], row["accepts"], row["rejects"], row["skips"]) for row in summary["annotators"]],
         ),
@@ -93,18 +97,19 @@ def data_card(build: Build, recipe: Recipe, *, images: str = "PNG", part: str = 
         *_audit(audit),
         "## How the images were made",
         f"Recipe `{recipe.hash}`; `build.json` holds all of it.",
-        _table(("stage", "backend", "grade"), _backend_rows(recipe)),
-        _table(("option", "value"), sorted(recipe.config.get("options", {}).items())),
+        *_imported(recipe),
+        markdown_table(("stage", "backend", "grade"), _backend_rows(recipe)),
+        markdown_table(("option", "value"), sorted(recipe.config.get("options", {}).items())),
         "## Files",
         f"Images are {images}: `images/<wnid>/<source>`, `metadata.csv` (one line an image), `build.json` (rule, "
         "recipe, counts), `SHA256SUMS`. Columns of `metadata.csv`:",
-        _table(("column", "meaning"), [(name, COLUMN_MEANINGS[name]) for name in METADATA_COLUMNS]),
+        markdown_table(("column", "meaning"), [(name, COLUMN_MEANINGS[name]) for name in METADATA_COLUMNS]),
         "## Loading",
         _LOADING,
         "## Known limits and leaks",
         _LIMITS,
         "## Licence",
-        _LICENCE,
+        LICENCE,
         "## Citing",
         f"Cite the set by its name and content hash, `{build_label(build)}` `{build.content_hash}`, and ImageNet as "
         "its source: Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge, IJCV 115 (2015). "
@@ -139,8 +144,8 @@ def _agreement(review: dict | None) -> list[str]:
         "## Agreement of the annotators",
         f"Among images judged by {agreement['ratings_per_item']} annotators ({agreement['sample']}); kappa is "
         "corrected for chance, intervals are by bootstrap over images.",
-        _table(header, [row for row in rows if row[1]]),
-        _table(("gold items: annotator", "judged", "right", "accuracy"), gold),
+        markdown_table(header, [row for row in rows if row[1]]),
+        markdown_table(("gold items: annotator", "judged", "right", "accuracy"), gold),
     ]
 
 
@@ -166,9 +171,9 @@ def _audit(audit: dict | None) -> list[str]:
         f"{audit['share']:.2%} of the set, two-sided {audit['confidence']:.0%} interval {audit['lower']:.2%} to "
         f"{audit['upper']:.2%}, one-sided bound {audit['one_sided_upper']:.2%} (method: {audit['method']}). Auditors "
         f"differed on {audit['disputed']}.",
-        _table(("auditor", "judged"), audit["auditors"]),
-        _table(("stratum", "members", "judged", "object left"), audit["strata"]),
-        _table(("what was left", "count"), audit["reasons"].items()),
+        markdown_table(("auditor", "judged"), audit["auditors"]),
+        markdown_table(("stratum", "members", "judged", "object left"), audit["strata"]),
+        markdown_table(("what was left", "count"), audit["reasons"].items()),
     ]
 
 
@@ -190,6 +195,15 @@ def _grade_notes(recipe: Recipe) -> list[str]:
             f"**Grade not recorded** for {', '.join(by_grade['not recorded'])}: do not take it as paper-grade."
         )
     return notes
+
+
+def _imported(recipe: Recipe) -> list[str]:
+    """Said of images that came in an archive: the verdicts are this workspace's, the rest is as recorded there."""
+    if not is_imported(recipe):
+        return []
+    stated = recipe.config["archive"]["recipe_hash"]
+    by = f"made by the recipe `{stated}`, whose backends and options follow" if stated else "which states no recipe"
+    return [f"The images were imported from an archive, {by}. Verdicts and counts are those of a new review."]
 
 
 def _backend_rows(recipe: Recipe) -> list[tuple[str, str, str]]:
@@ -215,7 +229,7 @@ def _classes(classes: dict) -> str:
     )
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A Markdown table; one line saying so when there are no rows."""
     lines = [" | ".join(_cell(value) for value in row) for row in rows]
     if not lines:

@@ -21,6 +21,7 @@ from db.models import (
 from exports.expression import Field, Value
 from exports.verdicts import decided_by, final_word, has_verdict, verdict_count
 
+KAPPA_FIELD = "kappa"
 CLASS_KAPPA = "class_kappa"
 """The meta key of each class's Fleiss' kappa as JSON, ``{"3": 0.61}``: agreement is review's to compute."""
 
@@ -71,7 +72,7 @@ FIELDS: dict[str, Field] = {
     "rejects": Field("number", "annotators who reject it", lambda: verdict_count(Verdict.REJECT)),
     "skips": Field("number", "annotators who skipped it", lambda: verdict_count(Verdict.SKIP)),
     "agreement": Field("number", "share of its annotators who say what most say, 0.5 to 1", _agreement),
-    "kappa": Field("number", "Fleiss' kappa of its class, where overlap gives one", _class_kappa),
+    KAPPA_FIELD: Field("number", "Fleiss' kappa of its class, where overlap gives one", _class_kappa),
     "p_accept": Field("number", "the triage model's probability of an accept, 0 to 1", _p_accept),
     "duplicates": Field("number", "how many near-duplicates it has in the set", _duplicates),
     "accepted": Field("yes_no", "an accept stands", lambda: has_verdict(Verdict.ACCEPT)),

@@ -63,6 +63,9 @@ def archive_folder(path: Path, key: str) -> Iterator[ArchiveFolder]:
             for stale in path.parent.glob(f".{path.name}.*{PART_SUFFIX}"):
                 if stale != part:
                     shutil.rmtree(stale, ignore_errors=True)
+            for torn in part.rglob(f".*{PART_SUFFIX}"):
+                if not torn.name.endswith(f".{key[:16]}{PART_SUFFIX}"):  # a zip's own part, which is gone on with
+                    torn.unlink()
             yield ArchiveFolder(part, key)
             sync_folder(part)
     except NoRoom:

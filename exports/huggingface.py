@@ -26,6 +26,7 @@ class HuggingFaceExporter:
     """A zip to extract and give to ``datasets.load_dataset``, or to push as it is."""
 
     label = "Hugging Face imagefolder (zip)"
+    about = 'Images with metadata.csv that datasets.load_dataset("imagefolder") keeps.'
 
     def export(
         self, workspace: Workspace, build: Build, out_dir: Path, options: ExportOptions, progress: Progress

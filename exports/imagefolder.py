@@ -17,6 +17,7 @@ class ImageFolderExporter:
     """A zip that ``torchvision.datasets.ImageFolder`` reads once extracted, pointed at its ``images``."""
 
     label = "ImageFolder zip (torchvision)"
+    about = "One folder a class and metadata.csv: what torchvision and most scripts read."
 
     def export(
         self, workspace: Workspace, build: Build, out_dir: Path, options: ExportOptions, progress: Progress

@@ -41,6 +41,7 @@ class KaggleExporter:
     """See the module's text."""
 
     label = "Kaggle dataset (folder)"
+    about = "Image zips, Bg(S) as a list, metadata and a cover, ready for the kaggle package."
 
     def export(
         self, workspace: Workspace, build: Build, out_dir: Path, options: ExportOptions, progress: Progress

@@ -190,7 +190,7 @@ def write_metadata(rows: Iterable[MetadataRow], target: TextIO) -> None:
     writer = csv.writer(target, lineterminator="\n")
     writer.writerow(METADATA_COLUMNS)
     for row in rows:
-        writer.writerow([_cell(getattr(row, name)) for name in METADATA_COLUMNS])
+        writer.writerow([cell(getattr(row, name)) for name in METADATA_COLUMNS])
 
 
 def read_png(member: Member) -> bytes:
@@ -218,5 +218,6 @@ def _remedy(member: Member) -> str:
     )
 
 
-def _cell(value: str | int | float) -> str:
+def cell(value: str | int | float) -> str:
+    """A value as metadata.csv writes it: floats rounded to 6 decimals."""
     return repr(round(value, 6) + 0.0) if isinstance(value, float) else str(value)

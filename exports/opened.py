@@ -11,6 +11,7 @@ import tarfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol
@@ -18,6 +19,9 @@ from typing import BinaryIO, Protocol
 from exports.protocols import ExportError
 
 MAX_FILE_BYTES = 512 << 20
+MAX_FILES = 2_000_000
+MAX_RATIO = 100
+"""No zip of images unpacks to more than this many times its size; one that claims to is refused unread."""
 
 
 class ArchiveDamaged(ExportError):
@@ -56,6 +60,12 @@ class _Zip:
             self._zip = stack.enter_context(zipfile.ZipFile(path))
         except (zipfile.BadZipFile, OSError) as error:
             raise ArchiveDamaged(f"{path} is no readable zip ({error}).") from error
+        # All together, so that many names for the same few bytes are found out too.
+        unpacked, packed = sum(info.file_size for info in self._zip.infolist()), path.stat().st_size
+        if unpacked > MAX_RATIO * packed:
+            raise ArchiveDamaged(
+                f"{path} says that its {packed} bytes unpack to {unpacked}; no archive of images does. It was not read."
+            )
 
     def names(self) -> Iterator[str]:
         yield from (name for name in self._zip.namelist() if not name.endswith("/"))
@@ -71,7 +81,7 @@ class _Tar:
     def __init__(self, path: Path, stack: ExitStack) -> None:
         try:
             self._tar = stack.enter_context(tarfile.open(path, "r:"))  # noqa: SIM115 - the stack closes it
-            self._members = {member.name: member for member in self._tar if member.isfile()}
+            self._members = {member.name: member for member in self._tar if member.isfile() and not member.issparse()}
         except (tarfile.TarError, OSError) as error:
             raise ArchiveDamaged(f"{path} is no readable tar ({error}).") from error
 
@@ -117,7 +127,9 @@ class OpenedArchive:
                     self._add(_Tar(path / name, self._stack), "")
 
     def _add(self, container: _Container, prefix: str) -> list[str]:
-        names = list(container.names())
+        names = list(islice(container.names(), MAX_FILES + 1))
+        if len(self._where) + len(names) > MAX_FILES:
+            raise ArchiveDamaged(f"{self.path} holds more than {MAX_FILES} files; no archive of this tool does.")
         for name in names:
             if name.startswith("/") or "\\" in name or ".." in name.split("/"):
                 raise ArchiveDamaged(f"{self.path} holds {name!r}, which leads out of it.")

@@ -18,6 +18,7 @@ from exports.protocols import ExportResult
 from exports.zipped import export_zip
 
 SET_NAME = "imagenet_bg"
+ID_SET_NAME = "imagenet_bg_id"
 IMAGES_ROOT = "data/images_largescale"
 LISTS_ROOT = "data/benchmark_imglist/imagenet"
 OOD_LABEL = -1
@@ -92,15 +93,40 @@ ood_dataset:
 """
 
 
+_ID_README = """# The ID side of {label} for OpenOOD
+
+Extract this archive inside a checkout of OpenOOD v1.5, beside the build's own archive of the same coding:
+`data/images_largescale/{name}/` holds {count} labelled photos, `data/benchmark_imglist/imagenet/test_{name}.txt` the
+list with their class indices ({name}_s: the {small} whose background has a drop above 5). CARD.md says what they are.
+
+## By Evaluator
+
+```python
+from openood.evaluation_api.datasets import DATA_INFO
+
+DATA_INFO["imagenet"]["id"]["test"] = {{
+    "data_dir": "images_largescale/",
+    "imglist_path": "benchmark_imglist/imagenet/test_{name}.txt",
+}}
+```
+
+## By configuration
+
+Give the same two under `dataset.test`, as `data_dir` and `imglist_pth`, in `configs/datasets/imagenet/imagenet.yml`.
+"""
+
+
 class OpenOodExporter:
     """See the module's text."""
 
     label = "OpenOOD imglist and pytorch-ood (zip)"
+    about = "Laid out as OpenOOD v1.5 expects it, with its lists and a configuration."
 
     def export(
         self, workspace: Workspace, build: Build, out_dir: Path, options: ExportOptions, progress: Progress
     ) -> ExportResult:
-        return export_zip("openood", "-openood", self, workspace, build, out_dir, options, progress)
+        layout = OpenOodIdSide() if options.id_side else self
+        return export_zip("openood", "-openood", layout, workspace, build, out_dir, options, progress)
 
     def texts(self, contents: BuildContents) -> dict[str, bytes]:
         small = contents.small_set()
@@ -110,17 +136,39 @@ class OpenOodExporter:
             "README.md": _README.format(**words).encode(),
             "build.json": contents.description,
             f"configs/datasets/imagenet/{SET_NAME}_ood.yml": _YAML.format(name=SET_NAME).encode(),
-            f"{LISTS_ROOT}/test_{SET_NAME}.txt": self._list(contents.rows),
-            f"{LISTS_ROOT}/test_{SET_NAME}_s.txt": self._list(small),
+            f"{LISTS_ROOT}/test_{SET_NAME}.txt": _list(contents.rows, SET_NAME, OOD_LABEL),
+            f"{LISTS_ROOT}/test_{SET_NAME}_s.txt": _list(small, SET_NAME, OOD_LABEL),
             "metadata.csv": contents.metadata(self.place),
         }
 
     def place(self, file_name: str) -> str:
-        return f"{IMAGES_ROOT}/{self._in_root(file_name)}"
+        return f"{IMAGES_ROOT}/{_in_root(file_name, SET_NAME)}"
 
-    @staticmethod
-    def _in_root(file_name: str) -> str:
-        return f"{SET_NAME}/{file_name.removeprefix(f'{IMAGES_FOLDER}/')}"
 
-    def _list(self, rows: list[MetadataRow]) -> bytes:
-        return "".join(f"{self._in_root(row.file_name)} {OOD_LABEL}\n" for row in rows).encode()
+class OpenOodIdSide:
+    """The layout of a build's ID side: lines of the list end in the class index, as OpenOOD's own ID lists do."""
+
+    def texts(self, contents: BuildContents) -> dict[str, bytes]:
+        small = contents.small_set()
+        words = {"label": contents.label, "name": ID_SET_NAME, "count": contents.total, "small": len(small)}
+        return {
+            "CARD.md": contents.card,
+            "README.md": _ID_README.format(**words).encode(),
+            "build.json": contents.description,
+            f"{LISTS_ROOT}/test_{ID_SET_NAME}.txt": _list(contents.rows, ID_SET_NAME),
+            f"{LISTS_ROOT}/test_{ID_SET_NAME}_s.txt": _list(small, ID_SET_NAME),
+            "metadata.csv": contents.metadata(self.place),
+        }
+
+    def place(self, file_name: str) -> str:
+        return f"{IMAGES_ROOT}/{_in_root(file_name, ID_SET_NAME)}"
+
+
+def _in_root(file_name: str, name: str) -> str:
+    return f"{name}/{file_name.removeprefix(f'{IMAGES_FOLDER}/')}"
+
+
+def _list(rows: list[MetadataRow], name: str, label: int | None = None) -> bytes:
+    """An imglist; without a ``label`` for all, each line has its image's class index."""
+    lines = (f"{_in_root(row.file_name, name)} {row.class_index if label is None else label}\n" for row in rows)
+    return "".join(lines).encode()

@@ -19,6 +19,7 @@ GIBIBYTE = 1 << 30
 class ExportOptions:
     """``images`` and ``quality`` are the coding; ``part`` is "" for all, or val or test (:mod:`exports.splits`).
 
+    ``id_side`` writes the source photos in the place of the candidates (:mod:`exports.id_side`).
     ``part_bytes`` is where image zips and shards are cut. ``owner`` and ``title`` are for Kaggle's metadata.
     ``audit`` is what the build's audit found, for the card (None: not audited); no person chooses it.
     """
@@ -29,6 +30,7 @@ class ExportOptions:
     part_bytes: int = 2 * GIBIBYTE
     owner: str = ""
     title: str = ""
+    id_side: bool = False
     audit: dict | None = None
 
     def __post_init__(self) -> None:
@@ -52,9 +54,9 @@ class ExportOptions:
 
     @property
     def suffix(self) -> str:
-        """What the archive's name says of the options: "-val", "-jpeg95" or nothing."""
-        coding = f"-jpeg{self.quality}" if self.images == "jpeg" else ""
-        return f"-{self.part}{coding}" if self.part else coding
+        """What the archive's name says of the options: "-val", "-id", "-jpeg95", those in that order, or nothing."""
+        said = (self.part, "id" if self.id_side else "", f"jpeg{self.quality}" if self.images == "jpeg" else "")
+        return "".join(f"-{word}" for word in said if word)
 
     def key(self, build: Build, format: str) -> str:
         """sha256 of everything that decides the archive's bytes."""

@@ -50,6 +50,8 @@ class Exporter(Protocol):
 
     label: str
     """What the page calls the format."""
+    about: str
+    """What it is good for, as one sentence."""
 
     def export(
         self, workspace: Workspace, build: Build, out_dir: Path, options: ExportOptions, progress: Progress

@@ -10,6 +10,7 @@ from exports.builds import find_build
 from exports.coco import CocoExporter
 from exports.croissant import CroissantExporter
 from exports.huggingface import HuggingFaceExporter
+from exports.id_side import ID_SIDE_FORMATS
 from exports.imagefolder import ImageFolderExporter
 from exports.kaggle import KaggleExporter
 from exports.openood import OpenOodExporter
@@ -47,9 +48,12 @@ def export_build(
     exporter = EXPORTERS.get(format)
     if exporter is None:
         raise ExportError(f"There is no archive format {format!r}. Choose one of: {', '.join(EXPORTERS)}.")
+    options = options or ExportOptions()
+    if options.id_side and format not in ID_SIDE_FORMATS:
+        raise ExportError(f"The ID side is written as {' or '.join(ID_SIDE_FORMATS)}, not as {format}.")
     folder = Path(out_dir).expanduser().resolve()
     if folder.exists() and not folder.is_dir():
         raise ExportError(f"{folder} is a file, not a folder; choose another place for the archive.")
     with workspace.read() as session:
         build = find_build(session, build_ref)
-    return exporter.export(workspace, build, folder, options or ExportOptions(), progress or NoProgress())
+    return exporter.export(workspace, build, folder, options, progress or NoProgress())

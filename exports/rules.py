@@ -13,14 +13,15 @@ from __future__ import annotations
 import enum
 import math
 from dataclasses import asdict, dataclass, fields
-from typing import Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from sqlalchemy import ColumnElement, String, and_, case, literal, not_, null
 
 from db.models import Candidate, Kind, SourceImage, Split, Verdict
+from db.queries import is_superseded
 from exports.expression import ExpressionError, parse
 from exports.fields import FIELDS
-from exports.verdicts import has_verdict, is_superseded
+from exports.verdicts import has_verdict
 
 Verdicts = Literal["not_rejected", "accepted", "any"]
 
@@ -32,11 +33,15 @@ _VERDICT_WORDS: dict[str, str] = {
 
 
 class RuleError(ValueError):
-    """A rule's field outside its range. ``field`` is its name; the message names it too."""
+    """A rule's field outside its range. ``field`` is its name; the message names it too.
 
-    def __init__(self, field: str, message: str) -> None:
+    ``position`` is the character (from 0) where an expression could not be read on.
+    """
+
+    def __init__(self, field: str, message: str, position: int | None = None) -> None:
         super().__init__(f"{field}: {message}")
         self.field = field
+        self.position = position
 
 
 class Cause(enum.StrEnum):
@@ -49,6 +54,43 @@ class Cause(enum.StrEnum):
     AREA = "area"
     RESIDUAL = "residual"
     EXPRESSION = "expression"
+
+
+class Facts(Protocol):
+    """What a rule asks of candidates: SQL columns or NumPy arrays, which compare and negate (``~``) alike.
+
+    ``superseded``, ``said`` and ``holds`` are true or false, never unknown.
+    """
+
+    drop: Any
+    area: Any
+    residual: Any
+    superseded: Any
+
+    def said(self, verdict: Verdict, auto: bool) -> Any:
+        """Where the verdict stands (:func:`exports.verdicts.has_verdict`)."""
+        ...
+
+    def holds(self, expression: str) -> Any:
+        """Where the expression is true."""
+        ...
+
+
+class SqlFacts:
+    """:class:`Facts` over the tables, for a query of ``Candidate`` joined with ``SourceImage``."""
+
+    def __init__(self) -> None:
+        self.drop, self.area, self.residual = Candidate.drop, Candidate.area, Candidate.residual
+
+    @property
+    def superseded(self) -> ColumnElement[bool]:
+        return is_superseded()
+
+    def said(self, verdict: Verdict, auto: bool) -> ColumnElement[bool]:
+        return has_verdict(verdict, auto=auto)
+
+    def holds(self, expression: str) -> ColumnElement[bool]:
+        return parse(expression, FIELDS).condition
 
 
 @dataclass(frozen=True)
@@ -98,7 +140,7 @@ class Rule:
         try:
             object.__setattr__(self, "expression", parse(self.expression, FIELDS).text)
         except ExpressionError as error:
-            raise RuleError("expression", str(error)) from None
+            raise RuleError("expression", str(error), error.position) from None
         if not isinstance(self.auto, bool):
             raise RuleError("auto", f"must be true or false, not {self.auto!r}.")
 
@@ -135,38 +177,42 @@ class Rule:
         ending = f", with {' and '.join(bounds)}" if bounds else ""
         return f"Every {self.kind} candidate of the {self.split} sources {_VERDICT_WORDS[self.verdicts]}{ending}."
 
+    def fields_used(self) -> frozenset[str]:
+        """The names of the fields in the expression."""
+        return parse(self.expression, FIELDS).names
+
     def population(self, recipe_id: int) -> ColumnElement[bool]:
         """The candidates the rule is about, members or not. The query must join ``SourceImage``."""
         return and_(Candidate.recipe_id == recipe_id, Candidate.kind == self.kind, SourceImage.split == self.split)
 
     def where(self, recipe_id: int) -> ColumnElement[bool]:
         """True for members, over ``Candidate`` joined with ``SourceImage``."""
-        return and_(self.population(recipe_id), *(not_(fails) for _, fails in self._failures()))
+        return and_(self.population(recipe_id), *(not_(fails) for _, fails in self.failures(SqlFacts())))
 
     def cause(self) -> ColumnElement[str | None]:
         """The :class:`Cause` a candidate of the population is left out for; NULL for a member."""
-        whens = [(fails, literal(str(cause), String)) for cause, fails in self._failures()]
+        whens = [(fails, literal(str(cause), String)) for cause, fails in self.failures(SqlFacts())]
         return case(*whens, else_=null())
 
-    def _failures(self) -> list[tuple[Cause, ColumnElement[bool]]]:
-        """What keeps a candidate out, in the order in which it is named; never NULL."""
-        failures: list[tuple[Cause, ColumnElement[bool]]] = [(Cause.SUPERSEDED, is_superseded())]
+    def failures(self, facts: Facts) -> list[tuple[Cause, Any]]:
+        """What keeps a candidate out, in the order in which it is named; as SQL or arrays, whichever the facts are."""
+        failures: list[tuple[Cause, Any]] = [(Cause.SUPERSEDED, facts.superseded)]
         if self.verdicts != "any":
-            failures.append((Cause.REJECTED, has_verdict(Verdict.REJECT, auto=self.auto)))
+            failures.append((Cause.REJECTED, facts.said(Verdict.REJECT, self.auto)))
         if self.verdicts == "accepted":
-            failures.append((Cause.NOT_ACCEPTED, not_(has_verdict(Verdict.ACCEPT, auto=self.auto))))
+            failures.append((Cause.NOT_ACCEPTED, ~facts.said(Verdict.ACCEPT, self.auto)))
         if self.drop_above is not None:
-            failures.append((Cause.DROP, Candidate.drop <= self.drop_above))
+            failures.append((Cause.DROP, facts.drop <= self.drop_above))
         if self.drop_at_least is not None:
-            failures.append((Cause.DROP, Candidate.drop < self.drop_at_least))
+            failures.append((Cause.DROP, facts.drop < self.drop_at_least))
         if self.area_min is not None:
-            failures.append((Cause.AREA, Candidate.area < self.area_min))
+            failures.append((Cause.AREA, facts.area < self.area_min))
         if self.area_max is not None:
-            failures.append((Cause.AREA, Candidate.area > self.area_max))
+            failures.append((Cause.AREA, facts.area > self.area_max))
         if self.residual_max is not None:
-            failures.append((Cause.RESIDUAL, Candidate.residual > self.residual_max))
+            failures.append((Cause.RESIDUAL, facts.residual > self.residual_max))
         if self.expression:
-            failures.append((Cause.EXPRESSION, not_(parse(self.expression, FIELDS).condition)))
+            failures.append((Cause.EXPRESSION, ~facts.holds(self.expression)))
         return failures
 
 

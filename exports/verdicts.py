@@ -59,19 +59,3 @@ def verdict_count(verdict: Verdict) -> ColumnElement[int]:
     """How many annotators' standing verdict is ``verdict``."""
     row = aliased(CurrentVerdict)
     return select(func.count()).where(row.candidate_id == Candidate.id, row.verdict == verdict).scalar_subquery()
-
-
-def is_superseded() -> ColumnElement[bool]:
-    """True where the same source has a newer version under the same recipe, of the same kind and variant."""
-    newer = aliased(Candidate)
-    return (
-        select(1)
-        .where(
-            newer.source_id == Candidate.source_id,
-            newer.recipe_id == Candidate.recipe_id,
-            newer.kind == Candidate.kind,
-            newer.variant == Candidate.variant,
-            newer.version > Candidate.version,
-        )
-        .exists()
-    )

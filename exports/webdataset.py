@@ -40,6 +40,7 @@ class WebDatasetExporter:
     """See the module's text. A shard is cut when the next image would take it over ``part_bytes``."""
 
     label = "WebDataset shards (folder)"
+    about = "Tar shards of image, class and facts, for streaming while training."
 
     def export(
         self, workspace: Workspace, build: Build, out_dir: Path, options: ExportOptions, progress: Progress

@@ -11,6 +11,7 @@ from db.progress import Progress
 from db.workspace import Workspace
 from exports.archive import finished, resumable_zip, standing_sha256, sums_line
 from exports.contents import BuildContents
+from exports.id_side import IdSideContents
 from exports.options import ExportOptions
 from exports.protocols import ExportResult
 
@@ -42,7 +43,7 @@ def export_zip(
     Members lie in order of their names, the images read in the order of theirs: two passes, the first for the
     sums, which reads no image that is stored as it is.
     """
-    contents = BuildContents(workspace, build, options, progress)
+    contents = (IdSideContents if options.id_side else BuildContents)(workspace, build, options, progress)
     path = out_dir / f"imagenet-{contents.label}{name}.zip"
     texts = layout.texts(contents)
     texts["SHA256SUMS"] = _sums(contents, layout, texts)
@@ -53,8 +54,9 @@ def export_zip(
         def write_texts_before(name: str | None) -> None:
             while waiting and (name is None or waiting[0] < name):
                 text = waiting.pop(0)
+                content = texts.pop(text)
                 if not archive.has(text):
-                    archive.write(text, texts[text])
+                    archive.write(text, content)
 
         missing = [m for m in contents.members if not archive.has(layout.place(m.row.file_name))]
         for member, content in contents.images(missing, contents.total - len(missing)):

@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from db.models import Candidate, Kind, Outcome, Recipe, SourceImage, State
-from db.queries import class_names
+from db.queries import class_names, is_imported
 from db.workspace import Workspace
 from generation.artifacts import decode_png, pixels_sha256
 from generation.backends import Backends
@@ -89,6 +89,8 @@ def _newest(session: Session, candidate_id: int) -> Candidate:
         raise CorrectionRefused(f"There is no candidate {candidate_id}; reload the page.")
     if candidate.kind is not Kind.BACKGROUND:
         raise CorrectionRefused("Only backgrounds have a mask to correct.")
+    if is_imported(session.get_one(Recipe, candidate.recipe_id)):
+        raise CorrectionRefused("This candidate came in an archive; generate its photo here to correct a mask.")
     if candidate.version != _last_version(session, candidate):
         raise CorrectionRefused("This candidate was made again meanwhile; correct the newer version.")
     return candidate

@@ -42,18 +42,19 @@ def squash(image: Image.Image) -> np.ndarray:
 
 def read_result(path: Path) -> np.ndarray:
     """A candidate's PNG, squashed to 224x224x3 uint8. Raises :class:`UnreadableFile`."""
-    return squash(_read_png(path, "RGB"))
+    return squash(read_png(path, "RGB"))
 
 
 def read_mask(path: Path) -> np.ndarray:
     """A candidate's mask, 224x224 uint8 with grey edges where it had to be resized. Raises :class:`UnreadableFile`."""
-    mask = _read_png(path, "L")
+    mask = read_png(path, "L")
     if mask.size != (SIDE, SIDE):
         mask = mask.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
     return np.asarray(mask)
 
 
-def _read_png(path: Path, mode: str) -> Image.Image:
+def read_png(path: Path, mode: str) -> Image.Image:
+    """A PNG of the workspace as ``mode``, at its own size. Raises :class:`UnreadableFile`."""
     try:
         with Image.open(path, formats=["PNG"]) as image:
             return image.convert(mode)

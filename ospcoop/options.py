@@ -13,7 +13,7 @@ from typing import Literal, get_args
 Objective = Literal["ospcoop", "coop", "locoop"]
 Precision = Literal["float32", "bfloat16", "float16"]
 Position = Literal["end", "middle", "front"]
-Selection = Literal["last", "held_out"]
+Selection = Literal["last", "held_out", "test"]
 Storage = Literal["float32", "float16"]
 
 OBJECTIVE_LABELS: dict[str, str] = {"ospcoop": "OSPCoOp", "coop": "CoOp", "locoop": "LoCoOp"}
@@ -24,7 +24,7 @@ TRAINED_KINDS: dict[str, tuple[str, ...]] = {
 }
 EPOCHS = 50
 EPOCHS_WITH_ID_AUG = 20
-_CHOICES = {
+OPTION_CHOICES = {
     "objective": get_args(Objective),
     "precision": get_args(Precision),
     "class_position": get_args(Position),
@@ -46,8 +46,8 @@ class TrainingOptions:
     every class of the class list, not only for those with photos. ``precision`` is the text tower's; context,
     optimiser, logits and losses are float32. ``text_memory`` (MiB) is what the text tower may keep for the way
     back. ``selection`` "held_out" keeps ``held_out_share`` of the photos and of what was made of them out of the
-    training and takes the epoch that tells them apart best. ``as_published`` counts the visible share after
-    enlarging and initial words by blanks, as the reference does.
+    training and takes the epoch that tells them apart best; "test" takes the best on the OOD test sets, as published.
+    ``as_published`` counts the visible share after enlarging and initial words by blanks, as the reference does.
     """
 
     objective: Objective = "ospcoop"
@@ -80,7 +80,7 @@ class TrainingOptions:
     as_published: bool = False
 
     def __post_init__(self) -> None:
-        for name, choices in _CHOICES.items():
+        for name, choices in OPTION_CHOICES.items():
             if getattr(self, name) not in choices:
                 raise OptionError(f"{name} is one of {', '.join(choices)}, not {getattr(self, name)!r}.")
         for name in ("epochs", "batch_size", "n_ctx", "text_memory"):

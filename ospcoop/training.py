@@ -103,6 +103,8 @@ class _Session:
         self._batches = TrainingBatches(self._data, encoder, cache, options, progress, local=local)
         if epoch_metrics is None and options.selection == "held_out":
             epoch_metrics = HeldOut(self._data, encoder, cache, progress)
+        if epoch_metrics is None and options.selection == "test":
+            raise RunError(f"Run {run.name} chooses its epoch on the test sets; train it by its job, which opens them.")
         self._epoch_metrics = epoch_metrics
 
     def train(self) -> TrainingResult:

@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, func, not_, select
 from sqlalchemy.orm import Session, aliased
 
 from db.models import Adjudication, Candidate, CurrentVerdict, Role, User, Verdict
+from db.queries import is_superseded
 from db.workspace import Workspace
 from review.decisions import Status
 from review.events import (
@@ -25,7 +26,7 @@ from review.events import (
     canonical_uuid,
     checked_reasons,
 )
-from review.overlap import has_answer, is_superseded
+from review.overlap import has_answer
 from review.queue import QueueItem, items_by_id
 from review.roles import require, role_of
 

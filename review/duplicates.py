@@ -16,10 +16,9 @@ from sqlalchemy import delete, exists, func, insert, select
 from sqlalchemy.orm import Session, aliased
 
 from db.models import Candidate, CurrentVerdict, DuplicateMember, Kind, SourceImage, utcnow
-from db.queries import get_meta, set_meta
+from db.queries import get_meta, is_superseded, set_meta
 from db.workspace import Workspace
 from review.near_hashes import MAX_BITS, connected_groups, nearest
-from review.overlap import is_superseded
 from review.queue import QueueItem, items_by_id
 
 DISTANCE = 6

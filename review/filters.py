@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from functools import cache
 
 from sqlalchemy import ColumnElement, and_, not_, select
 from sqlalchemy.orm import aliased
 
 from db.models import Candidate, CurrentVerdict, DuplicateMember, Kind, TriagePrediction, Verdict
-from review.overlap import Overlap, has_answer, is_asked_of, is_judged_by
+from review.overlap import Overlap, is_asked_of, is_auto_for, is_judged_by
 
 
 class QueueState(enum.StrEnum):
     """Which candidates, by the annotator's own standing verdict; each is in exactly one state besides ``all``.
 
     Without an own verdict, ``unreviewed`` are those the annotator is asked for (review/overlap.py) and ``not_asked``
-    those that others have judged enough or that a newer version has replaced.
+    those that others have judged enough or that a newer version has replaced; ``auto`` are those that a confirmed band
+    of the triage model has decided instead of people.
     """
 
     UNREVIEWED = "unreviewed"
@@ -24,8 +26,12 @@ class QueueState(enum.StrEnum):
     REJECTED = "rejected"
     SKIPPED = "skipped"
     NOT_ASKED = "not_asked"
+    AUTO = "auto"
     ALL = "all"
 
+
+_PREDICTION = aliased(TriagePrediction)
+_VERDICT = aliased(CurrentVerdict)
 
 VERDICT_OF = {
     QueueState.ACCEPTED: Verdict.ACCEPT,
@@ -66,12 +72,26 @@ class QueueFilter:
         """Whether the filter tells what other annotators have said."""
         return self.verdict is not None or self.annotator_id is not None or self.disagreement
 
+    @property
+    def needs_prediction(self) -> bool:
+        """Whether a candidate without a prediction is left out."""
+        return self.p_accept_min is not None or self.p_accept_max is not None
 
-def conditions(wanted: QueueFilter, *, by_recipe: bool = True) -> list[ColumnElement[bool]]:
+
+def conditions(
+    wanted: QueueFilter,
+    *,
+    by_recipe: bool = True,
+    p_accept: ColumnElement[float] | None = None,
+    few: bool = False,
+) -> list[ColumnElement[bool]]:
     """The filter without its state, over ``Candidate``.
 
     Without ``by_recipe`` SQLite cannot find candidates by their recipe: for a query that another table leads.
+    ``p_accept`` is the column of a joined prediction, where the query has one. ``few`` says that hardly any candidates
+    are let through: a range of P(accept) then finds them by its index, instead of being tested on each.
     """
+    by_recipe = by_recipe and not (few and wanted.needs_prediction)
     equal = (
         (Candidate.recipe_id if by_recipe else Candidate.recipe_id + 0, wanted.recipe_id),
         (Candidate.class_index, wanted.class_index),
@@ -85,14 +105,11 @@ def conditions(wanted: QueueFilter, *, by_recipe: bool = True) -> list[ColumnEle
     found = [column == value for column, value in equal if value is not None]
     for column, low, high in ranges:
         found += _within(column, low, high)
-    prediction = aliased(TriagePrediction)
-    predicted = _within(prediction.p_accept, wanted.p_accept_min, wanted.p_accept_max)
-    if predicted:
-        found.append(select(1).where(prediction.candidate_id == Candidate.id, *predicted).exists())
+    found += _predicted(wanted, p_accept, few=few)
     if wanted.duplicates:
         found.append(Candidate.id.in_(select(DuplicateMember.candidate_id)))
     if wanted.disagreement:
-        found += [has_answer(Verdict.ACCEPT), has_answer(Verdict.REJECT)]
+        found.append(_is_disagreed_on())
     if wanted.verdict is not None or wanted.annotator_id is not None:
         found.append(_was_judged(wanted.verdict, wanted.annotator_id))
     return found
@@ -106,9 +123,22 @@ def in_state(state: QueueState, user_id: int, overlap: Overlap) -> list[ColumnEl
         case QueueState.UNREVIEWED:
             return is_asked_of(user_id, overlap)
         case QueueState.NOT_ASKED:
-            return [not_(is_judged_by(user_id)), not_(and_(*is_asked_of(user_id, overlap)))]
+            otherwise = (is_asked_of(user_id, overlap), is_auto_for(user_id))
+            return [not_(is_judged_by(user_id)), *(not_(and_(*conditions)) for conditions in otherwise)]
+        case QueueState.AUTO:
+            return is_auto_for(user_id)
         case _:
             return [_was_judged(VERDICT_OF[state], user_id)]
+
+
+def _predicted(wanted: QueueFilter, joined: ColumnElement[float] | None, *, few: bool) -> list[ColumnElement[bool]]:
+    column = _PREDICTION.p_accept if joined is None else joined
+    within = _within(column, wanted.p_accept_min, wanted.p_accept_max)
+    if joined is not None or not within:
+        return within
+    if few:
+        return [Candidate.id.in_(select(_PREDICTION.candidate_id).where(*within))]
+    return [select(1).where(_PREDICTION.candidate_id == Candidate.id, *within).exists()]
 
 
 def _within(column, low: float | None, high: float | None) -> list[ColumnElement[bool]]:
@@ -120,11 +150,18 @@ def _within(column, low: float | None, high: float | None) -> list[ColumnElement
     return bounds
 
 
+@cache
+def _is_disagreed_on() -> ColumnElement[bool]:
+    # From the rejects, which are fewer than the candidates and mostly fewer than the accepts.
+    rejected, accepted = aliased(CurrentVerdict), aliased(CurrentVerdict)
+    also = select(1).where(accepted.candidate_id == rejected.candidate_id, accepted.verdict == Verdict.ACCEPT)
+    return Candidate.id.in_(select(rejected.candidate_id).where(rejected.verdict == Verdict.REJECT, also.exists()))
+
+
 def _was_judged(verdict: Verdict | None, user_id: int | None) -> ColumnElement[bool]:
-    row = aliased(CurrentVerdict)
-    found = select(1).where(row.candidate_id == Candidate.id)
+    found = select(1).where(_VERDICT.candidate_id == Candidate.id)
     if user_id is not None:
-        found = found.where(row.user_id == user_id)
+        found = found.where(_VERDICT.user_id == user_id)
     if verdict is not None:
-        found = found.where(row.verdict == verdict)
+        found = found.where(_VERDICT.verdict == verdict)
     return found.exists()

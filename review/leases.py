@@ -23,6 +23,7 @@ from review.queue import QueuePage, next_items
 
 LEASE_SECONDS = 120
 MAX_TAB_LENGTH = 40
+_OTHERS, _OWN = aliased(Lease), aliased(Lease)
 
 
 @dataclass(frozen=True)
@@ -105,12 +106,11 @@ def release(workspace: Workspace, user_id: int, tab: str, ids: Sequence[int] | N
 
 def free_for(user_id: int, tab: str, overlap: Overlap, now: dt.datetime) -> list[ColumnElement[bool]]:
     """The conditions, over ``Candidate``, under which leases leave a candidate to the annotator's tab."""
-    lease, own = aliased(Lease), aliased(Lease)
-    others = select(lease.candidate_id).where(lease.until > now, lease.user_id != user_id)
-    full = others.group_by(lease.candidate_id).having(
-        func.count() + answer_count(lease.candidate_id) >= wants(lease.candidate_id, overlap)
+    others = select(_OTHERS.candidate_id).where(_OTHERS.until > now, _OTHERS.user_id != user_id)
+    full = others.group_by(_OTHERS.candidate_id).having(
+        func.count() + answer_count(_OTHERS.candidate_id) >= wants(_OTHERS.candidate_id, overlap)
     )
-    elsewhere = select(own.candidate_id).where(own.until > now, own.user_id == user_id, own.tab != tab)
+    elsewhere = select(_OWN.candidate_id).where(_OWN.until > now, _OWN.user_id == user_id, _OWN.tab != tab)
     return [or_(Candidate.id.not_in(full), is_gold()), Candidate.id.not_in(elsewhere)]
 
 

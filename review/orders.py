@@ -69,19 +69,24 @@ def search(
     seed: int,
     cursor: str | None,
     count: int,
+    *,
+    few: bool = False,
 ) -> list[Place]:
     """The next ``count`` candidates after ``cursor`` that ``besides`` and the filter, its state left out, let through.
 
-    Raises :class:`InvalidCursor`.
+    ``few`` says that hardly any do, if that is known. Raises :class:`InvalidCursor`.
     """
     after = None if cursor is None else _decode(order, cursor)
     asked = [*conditions(wanted), *besides]
-    few = order is not Order.ID and (wanted.class_index is not None or are_few(session, asked))
+    # In the order of the ids a search through all is hardly dearer than finding out.
+    if not few and (order is not Order.ID or wanted.needs_prediction):
+        few = wanted.class_index is not None or are_few(session, asked)
+    if few:
+        asked = [*conditions(wanted, few=True), *besides]
     if order is Order.RANDOM:
         return _at_random(session, asked, seed, after, count, few=few)
     if order in _PREDICTED:
-        leading = [*conditions(wanted, by_recipe=few), *besides]
-        return _by_prediction(session, leading, asked, order, after, count, few=few)
+        return _by_prediction(session, wanted, besides, order, after, count, few=few)
     return _by_key(session, asked, _COLUMNS[order], after, count, few=few, descending=order is Order.RESIDUAL)
 
 
@@ -117,44 +122,79 @@ def _by_key(
     if few:
         # In the order of the ids, which costs least; then sorted here.
         found = [Place(row[0], tuple(row[1:])) for row in session.execute(query.order_by(Candidate.id))]
-        found.sort(key=lambda place: place.key, reverse=descending)
-        comes_later = operator.lt if descending else operator.gt
-        return [place for place in found if after is None or comes_later(place.key, after)][:count]
+        return _page_of(found, after, count, descending=descending)
     if after is not None:
         query = query.where(tuple_(*key) < tuple_(*after) if descending else tuple_(*key) > tuple_(*after))
     in_order = [part.desc() if descending else part for part in key]
     return [Place(row[0], tuple(row[1:])) for row in session.execute(query.order_by(*in_order).limit(count))]
 
 
+def _page_of(
+    found: list[Place], after: tuple[float, ...] | None, count: int, *, descending: bool = False
+) -> list[Place]:
+    comes_later = operator.lt if descending else operator.gt
+    found.sort(key=lambda place: place.key, reverse=descending)
+    return [place for place in found if after is None or comes_later(place.key, after)][:count]
+
+
 def _by_prediction(
     session: Session,
-    leading: Conditions,
-    asked: Conditions,
+    wanted: QueueFilter,
+    besides: Conditions,
     order: Order,
     after: tuple[float, ...] | None,
     count: int,
     *,
     few: bool,
 ) -> list[Place]:
-    """First those with a prediction (part 0 of the key), then those without (part 1).
-
-    ``leading`` are the conditions for a search that the predictions lead, ``asked`` those for any other.
-    """
+    """First those with a prediction (part 0 of the key), then those without (part 1)."""
     part, rest = (0, None) if after is None else (after[0], after[1:])
+    descending = order is Order.UNCERTAIN
+    if few:
+        predicted, others = _few_by_prediction(session, wanted, besides, order)
+        places = _page_of(predicted, rest, count, descending=descending) if part == 0 else []
+        others = _page_of(others, rest if part else None, count - len(places))
+        return [_in_part(0, place) for place in places] + [_in_part(1, place) for place in others]
     same = TriagePrediction.candidate_id == Candidate.id
-    places: list[Place] = []
+    places = []
     if part == 0:
         key = (_PREDICTED[order], TriagePrediction.candidate_id)
+        # By "+ 0" the range is tested along the order's own index; found by its own it would have to be sorted.
+        p_accept = TriagePrediction.p_accept + 0 if descending else TriagePrediction.p_accept
+        leading = [*conditions(wanted, by_recipe=False, p_accept=p_accept), *besides]
         query = _CANDIDATES.join(TriagePrediction, same)
-        found = _by_key(session, leading, key, rest, count, few=few, query=query)
-        places = [Place(place.id, (0, *place.key)) for place in found]
+        found = _by_key(session, leading, key, rest, count, few=False, query=query, descending=descending)
+        places = [_in_part(0, place) for place in found]
         rest = None
-    if len(places) < count:
-        unpredicted = ~select(1).where(same).exists()
-        asked = [*asked, unpredicted] if few else [unpredicted, *asked]
-        found = _by_key(session, asked, _COLUMNS[Order.DROP], rest, count - len(places), few=few)
-        places += [Place(place.id, (1, *place.key)) for place in found]
+    if len(places) < count and not wanted.needs_prediction:
+        asked = [~select(1).where(same).exists(), *conditions(wanted), *besides]
+        found = _by_key(session, asked, _COLUMNS[Order.DROP], rest, count - len(places), few=False)
+        places += [_in_part(1, place) for place in found]
     return places
+
+
+def _few_by_prediction(
+    session: Session, wanted: QueueFilter, besides: Conditions, order: Order
+) -> tuple[list[Place], list[Place]]:
+    """All that the conditions let through, with a prediction and without, in one pass; the keys are without a part."""
+    same = TriagePrediction.candidate_id == Candidate.id
+    columns = select(Candidate.id, _PREDICTED[order], Candidate.drop)
+    if wanted.needs_prediction:
+        query = columns.join(TriagePrediction, same)
+        asked = conditions(wanted, by_recipe=False, p_accept=TriagePrediction.p_accept)
+    else:
+        query, asked = columns.outerjoin(TriagePrediction, same), conditions(wanted)
+    predicted, others = [], []
+    for candidate_id, value, drop in session.execute(query.where(*asked, *besides)):
+        if value is None:
+            others.append(Place(candidate_id, (drop, candidate_id)))
+        else:
+            predicted.append(Place(candidate_id, (value, candidate_id)))
+    return predicted, others
+
+
+def _in_part(part: int, place: Place) -> Place:
+    return Place(place.id, (part, *place.key))
 
 
 def _at_random(

@@ -2,19 +2,21 @@
 
 A candidate has enough once that many annotators have a standing accept or reject on it; a skip is no answer. The
 sample is drawn by arithmetic on the candidate's id and a seed, so that a query can ask for it and any database gives
-the same answer. Gold items are shown to everybody, whatever the others said.
+the same answer. Gold items are shown to everybody, whatever the others said. What a confirmed band of the triage
+model has decided is asked of nobody.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from functools import cache
 
 from sqlalchemy import BigInteger, ColumnElement, and_, case, cast, func, literal, not_, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from db.models import Candidate, CurrentVerdict, GoldItem, Verdict
-from db.queries import get_meta, set_meta
+from db.models import AutoVerdict, Candidate, CurrentVerdict, GoldItem, Verdict
+from db.queries import get_meta, is_superseded, set_meta
 
 OVERLAP = "overlap"
 PRIME = 2**31 - 1
@@ -23,6 +25,9 @@ ANSWERS = (Verdict.ACCEPT, Verdict.REJECT)
 _MULTIPLIER = 1_103_515_245
 _SEED_MULTIPLIER = 69_621
 _SHIFT = 12_345
+# Aliases and conditions are made once: making them costs more than most of the queries they are in.
+_OWN = aliased(CurrentVerdict)
+_COUNTED = aliased(CurrentVerdict)
 
 
 class OverlapError(ValueError):
@@ -83,27 +88,40 @@ def wants(candidate_id: ColumnElement[int], overlap: Overlap) -> ColumnElement[i
 
 def answer_count(candidate_id: ColumnElement[int]) -> ColumnElement[int]:
     """How many annotators have a standing accept or reject on a candidate."""
-    row = aliased(CurrentVerdict)
-    query = select(func.count()).where(row.candidate_id == candidate_id, row.verdict.in_(ANSWERS))
+    query = select(func.count()).where(_COUNTED.candidate_id == candidate_id, _COUNTED.verdict.in_(ANSWERS))
     return query.scalar_subquery()
 
 
+@cache
 def has_answer(verdict: Verdict) -> ColumnElement[bool]:
     """True where at least one annotator's standing verdict on the candidate is ``verdict``."""
     row = aliased(CurrentVerdict)
     return select(1).where(row.candidate_id == Candidate.id, row.verdict == verdict).exists()
 
 
+@cache
+def is_answered() -> ColumnElement[bool]:
+    """True where at least one annotator has answered."""
+    # Two look-ups in an index instead of a count: most candidates want one annotator.
+    return or_(*(has_answer(verdict) for verdict in ANSWERS))
+
+
 def has_enough(overlap: Overlap) -> ColumnElement[bool]:
     """True where as many annotators have answered as the candidate wants."""
-    # Two look-ups in an index instead of a count: most candidates want one annotator.
-    answered = or_(*(has_answer(verdict) for verdict in ANSWERS))
     if overlap.share == 0:
-        return answered
+        return is_answered()
     wants_more = and_(is_sampled(Candidate.id, overlap), answer_count(Candidate.id) < overlap.k)
-    return and_(answered, not_(wants_more))
+    return and_(is_answered(), not_(wants_more))
 
 
+@cache
+def is_left_to_model() -> ColumnElement[bool]:
+    """True where a confirmed band of the triage model has decided (review/triage/confirmed.py) and no annotator has."""
+    automatic = select(1).where(AutoVerdict.candidate_id == Candidate.id).exists()
+    return and_(automatic, not_(is_answered()))
+
+
+@cache
 def is_gold() -> ColumnElement[bool]:
     """True for candidates that everybody is asked about."""
     return Candidate.id.in_(select(GoldItem.candidate_id))
@@ -111,35 +129,20 @@ def is_gold() -> ColumnElement[bool]:
 
 def is_judged_by(user_id: int) -> ColumnElement[bool]:
     """True where the annotator has a standing verdict, a skip included."""
-    row = aliased(CurrentVerdict)
-    return select(1).where(row.candidate_id == Candidate.id, row.user_id == user_id).exists()
+    return select(1).where(_OWN.candidate_id == Candidate.id, _OWN.user_id == user_id).exists()
 
 
-def is_superseded() -> ColumnElement[bool]:
-    """True where the candidate has been made again with a corrected mask."""
-    newer = aliased(Candidate)
-    return select(1).where(_same_lineage(newer, Candidate), newer.version > Candidate.version).exists()
-
-
-def superseded_ids():
-    """A query for the ids of which :func:`is_superseded` is true; quicker when all candidates are asked about."""
-    older, newer = aliased(Candidate), aliased(Candidate)
-    return (
-        select(older.id)
-        .join(newer, and_(_same_lineage(newer, older), newer.version > older.version))
-        .where(newer.version > 1)
-    )
-
-
-def _same_lineage(one, other) -> ColumnElement[bool]:
-    return and_(
-        one.source_id == other.source_id,
-        one.recipe_id == other.recipe_id,
-        one.kind == other.kind,
-        one.variant == other.variant,
-    )
+@cache
+def _is_newest() -> ColumnElement[bool]:
+    return not_(is_superseded())
 
 
 def is_asked_of(user_id: int, overlap: Overlap) -> list[ColumnElement[bool]]:
     """The conditions under which an annotator is to judge a candidate; what most candidates fail comes first."""
-    return [or_(not_(has_enough(overlap)), is_gold()), not_(is_judged_by(user_id)), not_(is_superseded())]
+    wanted = and_(not_(has_enough(overlap)), not_(is_left_to_model()))
+    return [or_(wanted, is_gold()), not_(is_judged_by(user_id)), _is_newest()]
+
+
+def is_auto_for(user_id: int) -> list[ColumnElement[bool]]:
+    """The conditions under which an annotator is not asked for a candidate because the model has decided it."""
+    return [is_left_to_model(), not_(is_gold()), not_(is_judged_by(user_id)), _is_newest()]

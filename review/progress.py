@@ -7,19 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from sqlalchemy import case, func, literal, select
+from sqlalchemy import Row, case, func, literal, select
 from sqlalchemy.orm import Session
 
-from db.models import Candidate, CurrentVerdict, Decision, User, Verdict, utcnow
+from db.models import AutoVerdict, Candidate, CurrentVerdict, Decision, User, Verdict, utcnow
+from db.queries import superseded_ids
 from review.filters import VERDICT_OF, QueueFilter, QueueState, conditions
 from review.overlap import (
     answer_count,
     has_enough,
     is_gold,
     is_judged_by,
+    is_left_to_model,
     is_sampled,
     load_overlap,
-    superseded_ids,
 )
 
 RECENT = 200
@@ -29,7 +30,7 @@ ACTIVE = dt.timedelta(minutes=15)
 @dataclass(frozen=True)
 class Together:
     """All annotators together. ``wanted`` counts the verdicts that the candidates want in all, ``decided`` those of
-    them that have been given, ``left`` the others.
+    them that have been given, ``left`` the others. What the triage model has decided wants none.
 
     ``active`` annotators have decided something in the last quarter of an hour. ``median_seconds`` is what one of
     their last decisions took, ``seconds_left`` is left x median_seconds / active; None when nobody is active or no
@@ -127,20 +128,29 @@ def _counted(session: Session, wanted: QueueFilter, user_id: int) -> tuple[dict[
         wants = case((sampled, overlap.k), else_=1).label("wants")
         answers = case((sampled, answer_count(Candidate.id)), else_=0).label("answers")
     replaced = Candidate.id.in_(superseded_ids()).label("replaced")
-    columns = (wants, answers, enough, judged, is_gold().label("gold"), replaced)
+    auto = literal(False).label("auto")
+    if session.scalar(select(AutoVerdict.candidate_id).limit(1)) is not None:
+        auto = is_left_to_model().label("auto")
+    columns = (wants, answers, enough, judged, is_gold().label("gold"), replaced, auto)
     names = [column.name for column in columns]
     rows = select(*columns, func.count().label("n")).where(*conditions(wanted)).group_by(*names)
     counts = dict.fromkeys(QueueState, 0) | _own_counts(session, wanted, user_id)
     total_wanted = left = 0
     for row in session.execute(rows):
         counts[QueueState.ALL] += row.n
-        if not row.replaced:
+        if not row.replaced and (row.gold or not row.auto):
             total_wanted += row.n * row.wants
             left += 0 if row.enough else row.n * (row.wants - row.answers)
         if not row.judged:
-            asked = not row.replaced and (row.gold or not row.enough)
-            counts[QueueState.UNREVIEWED if asked else QueueState.NOT_ASKED] += row.n
+            counts[_state_without_verdict(row)] += row.n
     return counts, total_wanted, left
+
+
+def _state_without_verdict(row: Row) -> QueueState:
+    if not row.replaced and row.auto and not row.gold:
+        return QueueState.AUTO
+    asked = not row.replaced and (row.gold or not row.enough)
+    return QueueState.UNREVIEWED if asked else QueueState.NOT_ASKED
 
 
 def _own_counts(session: Session, wanted: QueueFilter, user_id: int) -> dict[QueueState, int]:

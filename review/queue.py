@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Select, and_, func, select
+from sqlalchemy import ColumnElement, Select, and_, case, func, select, true
 from sqlalchemy.orm import Session
 
 from db.models import Candidate, CurrentVerdict, ImageClass, Kind, Recipe, SourceImage, Verdict
-from review.filters import QueueFilter, in_state
+from review.filters import QueueFilter, QueueState, in_state
 from review.orders import Order, cursor_of, search
 from review.overlap import load_overlap
+from review.remaining import few_asked_of
 
 MAX_LIMIT = 200
 
 
 @dataclass(frozen=True)
 class QueueItem:
-    """A candidate as the page shows it, with the annotator's own standing verdict."""
+    """A candidate as the page shows it, with the annotator's own standing verdict.
+
+    ``masked`` is False for one that came in an archive without its mask; ``area`` is None where nothing told it.
+    """
 
     id: int
     sha256: str
@@ -30,9 +34,10 @@ class QueueItem:
     drop: float
     residual: float
     rank: int
-    area: float
+    area: float | None
     width: int
     height: int
+    masked: bool
     verdict: Verdict | None
     reasons: list[str]
 
@@ -61,9 +66,15 @@ def next_items(
     ``besides`` are further conditions over ``Candidate``. Raises :class:`review.orders.InvalidCursor`.
     """
     limit = max(1, min(limit, MAX_LIMIT))
-    asked = in_state(wanted.state, user_id, load_overlap(session))
+    overlap = load_overlap(session)
+    asked = in_state(wanted.state, user_id, overlap)
+    left = None
+    if wanted.state is QueueState.UNREVIEWED:
+        left = few_asked_of(session, user_id, overlap, wanted.recipe_id)
+    if left is not None:
+        asked = [Candidate.id.in_(left), *asked]
     # Found first, dressed after: the search then runs inside an index, however many are already judged.
-    places = search(session, wanted, [*asked, *besides], order, seed, cursor, limit + 1)
+    places = search(session, wanted, [*asked, *besides], order, seed, cursor, limit + 1, few=left is not None)
     items = items_by_id(session, [place.id for place in places[:limit]], user_id)
     return QueuePage(items, cursor_of(order, places[limit - 1]) if len(places) > limit else None)
 
@@ -114,9 +125,10 @@ def _item_query(user_id: int) -> Select:
             Candidate.drop,
             Candidate.residual,
             Candidate.rank,
-            Candidate.area,
+            case((_unknown().contains('"area"'), None), else_=Candidate.area),
             Candidate.width,
             Candidate.height,
+            func.coalesce(Candidate.details["imported"]["masked"].as_boolean(), true()),
             CurrentVerdict.verdict,
             CurrentVerdict.reasons,
         )
@@ -124,6 +136,11 @@ def _item_query(user_id: int) -> Select:
         .join(SourceImage, SourceImage.id == Candidate.source_id)
         .outerjoin(CurrentVerdict, own)
     )
+
+
+def _unknown() -> ColumnElement[str | None]:
+    """What no archive told of an imported candidate, as the text of a JSON list; NULL for those made here."""
+    return Candidate.details["imported"]["unknown"].as_string()
 
 
 def _item(row: tuple) -> QueueItem:

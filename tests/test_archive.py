@@ -133,3 +133,13 @@ def test_names_must_rise_and_stay_inside(tmp_path):
         with pytest.raises(ValueError, match="cannot follow"), resumable_zip(tmp_path / "a.zip", "k") as target:
             for name in names:
                 target.write(name, b"")
+
+
+def test_what_was_torn_off_with_a_checkpoint_is_cleared(tmp_path, whole):
+    path = tmp_path / "a.zip"
+    with pytest.raises(Stop):
+        write(path, stop_before=30)
+    part = next(file for file in tmp_path.iterdir() if file.suffix == ".part")
+    (tmp_path / f".{part.name}.directory.0123abcd.part").write_bytes(b"torn")
+    assert write(path) == 10
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.zip", "whole.zip"]

@@ -11,9 +11,9 @@ from app.jobs import find_handler
 from db.models import GoldItem, Verdict
 from db.progress import NoProgress
 from db.queries import ensure_user
-from exports.builds import preview
 from exports.datacard import data_card
 from exports.rules import Rule
+from exports.what_if import preview
 from review.audit import build_members, draw_audit, judge, next_to_judge
 from tests.test_builds import Small, make_small
 

@@ -48,9 +48,9 @@ from exports.builds import (
     freeze,
     hash_items,
     list_builds,
-    preview,
 )
 from exports.rules import PRESETS, Cause, Rule, RuleError
+from exports.what_if import preview
 
 CLASSES = {0: ("n01440764", "tench"), 1: ("n01443537", "goldfish"), 2: ("n01484850", 'great "white" shark, big')}
 

@@ -41,7 +41,7 @@ def resources():
 
 
 def detector(name, resources, **more):
-    return DETECTORS[name](resources, **({"groups": 3} if name.startswith("neg") else {}), **more)
+    return DETECTORS[name](resources, **({"groups": 3} if name in ("neglabel", "csp", "negrefine") else {}), **more)
 
 
 @pytest.mark.parametrize("name", DETECTORS)

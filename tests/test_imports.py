@@ -52,10 +52,12 @@ def test_imports_point_one_way(package):
         "import app.server",
         "import app.worker",
         "import db.workspace",
-        "import exports.builds, exports.registry",
+        "import exports.builds, exports.incoming, exports.publishing, exports.registry",
         "import review.adjudication, review.agreement, review.decisions, review.gold, review.leases, review.queue",
-        "import generation.classes, generation.recipe, generation.registry, generation.sources",
+        "import generation.classes, generation.imported, generation.recipe, generation.registry, generation.sources",
         "import ospcoop.data, ospcoop.options, ospcoop.runs",
+        "import ospcoop.figures.drawn, ospcoop.figures.request, ospcoop.figures.stored",
+        "import ospcoop.evaluation.by_class, ospcoop.evaluation.formats, ospcoop.evaluation.guard",
     ],
 )
 def test_starts_without_torch(statement):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 from sqlalchemy import select
 
+from app import media_routes
 from app.server import create_app
 from app.worker import JobProgress, run_job, worker_name
 from db import jobs
@@ -18,7 +20,7 @@ from generation.recipe import RecipeOptions
 from generation.sources import ImportSpec, import_images
 from tests.browser import running
 from tests.conftest import write_photos
-from tests.review_page import delivered, open_review, shows, standing
+from tests.review_page import SEEN, delivered, open_review, shows, standing
 
 pytestmark = pytest.mark.browser
 
@@ -78,7 +80,20 @@ def newest(workspace) -> Candidate:
         return session.scalar(select(Candidate).order_by(Candidate.id.desc()))
 
 
-def test_a_mask_is_painted_and_the_candidate_made_again(workspace, candidates, worker, chromium_page):
+@pytest.fixture
+def slow_results(monkeypatch):
+    """Results take their time to arrive, as over a slow line."""
+    serve_file = media_routes._file
+
+    def slow(workspace, relative, *rest):
+        if relative.endswith("result.png"):
+            time.sleep(0.7)
+        return serve_file(workspace, relative, *rest)
+
+    monkeypatch.setattr(media_routes, "_file", slow)
+
+
+def test_a_mask_is_painted_and_the_candidate_made_again(workspace, candidates, worker, slow_results, chromium_page):
     page = chromium_page
     old = candidates[0]
     with running(lambda: create_app(workspace)) as server:
@@ -101,6 +116,7 @@ def test_a_mask_is_painted_and_the_candidate_made_again(workspace, candidates, w
         assert before[round(height * 0.9), round(width * 0.2)] == 0
         assert after[round(height * 0.05), round(width * 0.15)] == 0, "what was undone"
         assert np.all(after[before == 255] == 255), "what was there before"
+        assert page.evaluate(SEEN), "its result was there before it was shown, so no key is lost"
         page.keyboard.press("a")
         delivered(page)
         assert standing(workspace) == {new.id: "accept"}

@@ -153,10 +153,10 @@ def test_from_import_to_export_by_keyboard(chromium_page, url, workspace, tmp_pa
     page.wait_for_selector("#build-members .threshold", state="attached")
     tab_to(page, "#build-freeze")
     page.keyboard.press("Enter")
-    page.wait_for_selector("#build-message >> text=Frozen as bg_s-v1 with 1 images")
+    page.wait_for_selector("#build-message >> text=Frozen as bg_s-v1 with 1 image.")
 
     go(page, "export")
-    page.wait_for_function("document.querySelector('#export-build input').value.startsWith('bg_s-v1')")
+    page.wait_for_function("document.querySelector('#export-build select').value.startsWith('bg_s-v1')")
     tab_to(page, "#export-start")
     page.keyboard.press("Enter")
     assert wait_for_job(page, workspace, "export").params["out"] == str(workspace.root / "archives")
@@ -248,8 +248,10 @@ def test_the_rule_is_shown_at_once_and_frozen_once(chromium_page, url, workspace
     assert page.input_value("#build-drop :is(input, textarea)") == "10"
     page.wait_for_selector("#build-members >> text=of the 24 members")
     page.fill("#build-name :is(input, textarea)", "Not A Name")
+    page.expect_network_errors = True
     page.click("#build-freeze")
     page.wait_for_selector("#build-message [role=alert] >> text=lower-case")
+    page.expect_network_errors = False
     page.fill("#build-name :is(input, textarea)", "pure")
     page.click("#build-freeze")
     page.wait_for_selector("#build-message >> text=Frozen as pure-v1 with 24 images")

@@ -12,6 +12,7 @@ from sqlalchemy import literal, select
 from db.models import Candidate, Lease, utcnow
 from db.queries import ensure_user
 from db.workspace import Workspace
+from review import remaining
 from review.decisions import record
 from review.events import DecisionEvent
 from review.filters import QueueFilter, QueueState
@@ -171,6 +172,42 @@ def test_a_replaced_version_is_asked_of_nobody(crew):
     assert found.together.wanted == 6
 
 
+def test_the_last_ones_are_remembered_and_what_may_come_back_is_looked_at(crew, monkeypatch):
+    searches = []
+    search = remaining._left
+    monkeypatch.setattr(remaining, "_left", lambda *given: searches.append(1) or search(*given))
+    for number in range(4):
+        crew.judge(0, number, "accept")
+    assert crew.asked(0) == [4, 5] and len(searches) == 1
+    crew.judge(0, 4, "reject")
+    assert crew.asked(0) == [5]
+    crew.undo(0)
+    assert crew.asked(0) == [4, 5], "an undone one is back"
+    with crew.workspace.write() as session:
+        set_gold(session, crew.ids[1], "accept")
+    crew.judge(1, 5, "skip")
+    assert crew.asked(0) == [4, 5], "a skip of somebody else's is no answer"
+    assert len(searches) == 1, "all candidates were gone through once"
+    assert crew.asked(1) == [1, 4], "one's own skip is one, and a gold item is asked of everybody"
+    with crew.workspace.write() as session:
+        save_overlap(session, Overlap(share=1.0, k=2))
+    assert crew.asked(1) == [0, 1, 2, 3, 4] and len(searches) == 3, "other settings, another search"
+
+
+def test_more_changes_than_are_kept_make_a_new_search(crew, monkeypatch):
+    monkeypatch.setattr(remaining, "MOST", 2)
+    for number in range(4):
+        crew.judge(0, number, "accept")
+    assert crew.asked(0) == [4, 5]
+    for number in (4, 5):
+        crew.judge(0, number, "accept")
+    for _ in range(3):
+        crew.undo(0)
+    assert crew.asked(0) == [3, 4, 5], "many again"
+    crew.judge(0, 3, "accept")
+    assert crew.asked(0) == [4, 5]
+
+
 # ---- leases ----
 
 
@@ -301,6 +338,7 @@ def test_counts_are_of_the_filters_candidates(crew):
         QueueState.REJECTED: 0,
         QueueState.SKIPPED: 0,
         QueueState.NOT_ASKED: 1,
+        QueueState.AUTO: 0,
         QueueState.ALL: 3,
     }
     assert (found.together.wanted, found.together.decided) == (3, 2)

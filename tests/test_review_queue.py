@@ -77,7 +77,7 @@ def filled(tmp_path_factory) -> Filled:
             if rng.random() < 0.7:
                 p = rng.randrange(0, 9) / 8
                 prediction = TriagePrediction(
-                    candidate_id=candidate.id, model_id=1, p_accept=p, uncertainty=abs(p - 0.5)
+                    candidate_id=candidate.id, model_id=1, p_accept=p, uncertainty=1 - abs(2 * p - 1)
                 )
                 session.add(prediction)
             if rng.random() < 0.3:
@@ -132,13 +132,13 @@ def lets_through(wanted: QueueFilter, fact: Fact, user: int) -> bool:
     )
 
 
-def by_prediction(value) -> callable:
-    """Those with a prediction by ``value`` of it, then the others by their drop."""
+def by_prediction(value, direction: int) -> callable:
+    """Those with a prediction by ``value`` of it, upwards (1) or downwards (-1), then the others by their drop."""
 
     def key(fact: Fact) -> tuple:
         if fact.p_accept is None:
             return (1, fact.row.drop, fact.row.id)
-        return (0, value(fact.p_accept), fact.row.id)
+        return (0, direction * value(fact.p_accept), direction * fact.row.id)
 
     return key
 
@@ -148,8 +148,8 @@ SORTS = {
     Order.DROP: lambda fact: (fact.row.drop, fact.row.id),
     Order.RESIDUAL: lambda fact: (-fact.row.residual, -fact.row.id),
     Order.CLASS: lambda fact: (fact.row.class_index, fact.row.id),
-    Order.UNCERTAIN: by_prediction(lambda p: abs(p - 0.5)),
-    Order.P_ACCEPT: by_prediction(lambda p: p),
+    Order.UNCERTAIN: by_prediction(lambda p: 1 - abs(2 * p - 1), -1),
+    Order.P_ACCEPT: by_prediction(lambda p: p, 1),
 }
 
 

@@ -180,7 +180,7 @@ def test_verdicts_go_in_and_come_out(client):
         "stored",
         "duplicate",
     ]
-    counts = {"total": 5, "unreviewed": 3, "accepted": 1, "rejected": 1, "skipped": 0, "not_asked": 0}
+    counts = {"total": 5, "unreviewed": 3, "accepted": 1, "rejected": 1, "skipped": 0, "not_asked": 0, "auto": 0}
     progress = client.get("/api/review/progress").json()
     assert {name: progress[name] for name in counts} == counts
     assert [item["reasons"] for item in items(client, state="rejected")] == [["artefact"]]

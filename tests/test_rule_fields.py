@@ -22,9 +22,10 @@ from db.models import (
     utcnow,
 )
 from db.queries import ensure_user, set_meta
-from exports.builds import freeze, preview, what_if
+from exports.builds import freeze
 from exports.fields import CLASS_KAPPA, FIELDS
 from exports.rules import Rule, RuleError
+from exports.what_if import preview, what_if
 from tests.test_builds import CLASSES, Small, make_small
 
 

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-import xml.etree.ElementTree as ElementTree
 
 import httpx
 import psutil
@@ -19,9 +18,7 @@ from fastapi.testclient import TestClient
 from app.guard import LOCAL_HOSTS
 from app.job_routes import archive_of
 from app.listening import Listening, ServerError
-from app.pages.build_page import render_members
 from app.pages.generate_page import render_states
-from app.pages.histogram import drop_histogram
 from app.pages.overview_page import Standing, next_step, render
 from app.pages.shared import escape, state_table
 from app.pages.sources_page import ANY_STATE, PAGE_SIZE, render_grid
@@ -30,7 +27,6 @@ from app.worker_process import WorkerProcess
 from db.jobs import enqueue
 from db.models import Job, JobState, Outcome, State, utcnow
 from db.queries import active_recipe, state_counts
-from exports.builds import Histogram
 from tests.browser import synthetic_candidates
 from tests.conftest import ROOT
 
@@ -317,26 +313,6 @@ def test_photos_are_paged_and_filtered(workspace):
     assert render_grid(workspace, "1", State.PENDING.value, 0).html.count("goldfish") > 0
     assert "No photo matches" in render_grid(workspace, "50%", ANY_STATE, 0).html
     assert "No photo matches" in render_grid(workspace, "", State.FAILED.value, 0).html
-
-
-def test_the_histogram_shows_the_threshold_and_describes_itself():
-    histogram = Histogram(edges=(0.0, 2.5, 5.0, 7.5), all=(4, 2, 1), members=(0, 2, 1))
-    markup = drop_histogram(histogram, 5.0)
-    svg = ElementTree.fromstring(markup).find("svg")
-    assert "3 members among 7 candidates" in svg.findtext("desc")
-    assert len(svg.findall("rect")) == 6
-    assert [line for line in svg.findall("line") if line.get("class") == "threshold"]
-    assert "threshold" not in drop_histogram(histogram, 50.0).split("</desc>")[1]
-    assert drop_histogram(Histogram((), (), ()), 5.0) == ""
-
-
-def test_a_rule_that_cannot_be_is_a_sentence_on_the_page(workspace):
-    assert "Go to Generate" in render_members(workspace, "any", "above", "", "", "", "")
-    synthetic_candidates(workspace, 12, size=16)
-    assert 'role="alert"' in render_members(workspace, "any", "above", "", "0.9", "0.1", "")
-    shown = render_members(workspace, "not_rejected", "above", "2", "", "", "")
-    assert "drop too low" in shown and "<strong>7</strong>" in shown
-    assert "Smallest area" in render_members(workspace, "any", "above", "", "a lot", "", "")
 
 
 def test_a_job_that_waits_says_so(client, shared_workspace):

@@ -42,7 +42,12 @@ from db.models import (
 from db.progress import NoProgress
 from db.workspace import open_workspace
 from review.decisions import DecisionEvent, record
+from review.filters import QueueFilter, QueueState
 from review.intervals import upper_bound
+from review.leases import take_page
+from review.orders import Order
+from review.progress import progress
+from review.queue import next_items
 from review.triage.agreeing import FOLDS, LOOK_ALIKE_BITS, count_folds, deal_folds
 from review.triage.bands import BandError, find_band, propose_bands
 from review.triage.confirmed import active_band, auto_counts, auto_where, confirm_bands, confirmed_bands, revoke_band
@@ -591,6 +596,48 @@ def test_bands_are_proposed_and_only_a_person_applies_them(trained):
     assert given == expected and len(given) == proposal.accept.candidates + proposal.reject.candidates
     with workspace.read() as session:
         assert session.scalar(select(func.count()).select_from(Decision)) == 240, "nobody's verdict is made up"
+
+
+def in_queue(workspace, user, state=QueueState.UNREVIEWED, order=Order.ID) -> list[int]:
+    with workspace.read() as session:
+        return [item.id for item in next_items(session, QueueFilter(state), user, limit=200, order=order).items]
+
+
+def test_what_the_model_decided_leaves_the_queue(trained):
+    workspace, material, user, model = trained
+    everything = in_queue(workspace, user)
+    assert everything == material.ids[240:]
+    band = confirm_bands(workspace, model.id, confirmed_by="ann", reject=False, **LOOSE)
+    automatic = sorted(auto_verdicts(workspace))
+    left = sorted(set(everything) - set(automatic))
+    assert left and automatic
+    assert in_queue(workspace, user) == left and in_queue(workspace, user, QueueState.AUTO) == automatic
+    assert in_queue(workspace, user, QueueState.NOT_ASKED) == []
+    page = take_page(workspace, QueueFilter(), user, "tab", limit=100).page
+    assert [item.id for item in page.items] == left, "nobody is given one to hold"
+    with workspace.read() as session:
+        found = progress(session, QueueFilter(), user)
+    assert found.counts[QueueState.AUTO] == len(automatic) and found.counts[QueueState.UNREVIEWED] == len(left)
+    assert found.together.left == len(left) and found.together.wanted == 240 + len(left)
+
+    # A person's word takes it from the model, a gold item is asked of everybody.
+    say(workspace, {automatic[0]: True}, user)
+    with workspace.write() as session:
+        session.add(GoldItem(candidate_id=automatic[1], verdict=Verdict.ACCEPT))
+    assert in_queue(workspace, user, QueueState.AUTO) == automatic[2:]
+    assert in_queue(workspace, user) == sorted([*left, automatic[1]])
+    revoke_band(workspace, band.id)
+    assert in_queue(workspace, user) == sorted({*everything} - {automatic[0]})
+    assert in_queue(workspace, user, QueueState.AUTO) == []
+
+
+def test_the_queue_brings_the_uncertain_first(trained):
+    workspace, _, user, _ = trained
+    found = stored(workspace)
+    ids = in_queue(workspace, user, order=Order.UNCERTAIN)
+    assert ids == sorted(ids, key=lambda key: (found[key].uncertainty, key), reverse=True)
+    nearest = max(set(ids), key=lambda key: uncertainty(np.float64(found[key].p_accept)))
+    assert ids[0] == nearest, "the one nearest to one half"
 
 
 def test_a_persons_verdict_goes_before_the_models(trained):

@@ -140,7 +140,7 @@ def test_the_whole_job_by_keyboard_alone(tool, chromium_page):
     assert tool.rows("SELECT name, number, item_count FROM builds") == [("bg", 1, 16)]
 
     open_page(page, "Export")
-    page.wait_for_function("() => document.querySelector('#export-build input')?.value.startsWith('bg-v1')")
+    page.wait_for_function("() => document.querySelector('#export-build select')?.value.startsWith('bg-v1')")
     press(page, "Export")
     tool.wait_for(lambda: tool.job_done("export"), 60, "the export")
     page.get_by_text("imagenet-bg-v1.zip").first.wait_for()

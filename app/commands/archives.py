@@ -29,15 +29,17 @@ def build(
         str, typer.Option(help="A condition more, such as 'area < 0.5 and not (agreement < 1)'; see docs/builds.md.")
     ] = "",
     auto: Annotated[bool, typer.Option(help="Let the model's verdicts in confirmed bands count.")] = True,
+    note: Annotated[str, typer.Option(help="A few words for the card: why this build.")] = "",
     show: Annotated[bool, typer.Option("--list", help="Only list the frozen builds.")] = False,
 ) -> None:
     """Freeze a build: a numbered, hashed list of the candidates a rule and the decisions let in."""
     from dataclasses import replace
 
-    from app.build_facts import freeze_reviewed, keep_class_kappas
+    from app.build_facts import freeze_reviewed, refresh_class_kappas
     from app.terminal import console, plain_table
     from db.queries import active_recipe
-    from exports.builds import build_label, list_builds
+    from exports.builds import BuildError, build_label, list_builds
+    from exports.fields import KAPPA_FIELD
     from exports.rules import PRESETS, Rule
 
     opened = open_chosen(workspace)
@@ -64,10 +66,13 @@ def build(
     }
     given = {key: value for key, value in values.items() if value is not None}
     rule = replace(Rule() if preset == "custom" else PRESETS[preset], **given)
-    if "kappa" in where:
-        with opened.write() as session:
-            keep_class_kappas(session, active_recipe(session))
-    frozen = freeze_reviewed(opened, name, rule, created_by="terminal")
+    if KAPPA_FIELD in rule.fields_used():
+        with opened.read() as session:
+            recipe = active_recipe(session)
+        if recipe is None:
+            raise BuildError("There is no recipe yet: generate candidates first, then freeze a build.")
+        refresh_class_kappas(opened, recipe)
+    frozen = freeze_reviewed(opened, name, rule, created_by="terminal", note=note)
     console.print(f"{build_label(frozen.build)}: {frozen.build.item_count} images. {rule.describe()}", soft_wrap=True)
     console.print(f"Content hash {frozen.build.content_hash}")
     if not frozen.is_new:
@@ -92,6 +97,14 @@ def export(
     part_gb: Annotated[float, typer.Option(help="Where image zips and shards are cut, in GiB.")] = 2.0,
     owner: Annotated[str, typer.Option(help="Kaggle: whose dataset it is to be.")] = "",
     title: Annotated[str, typer.Option(help="Kaggle: its title, 6 to 50 characters.")] = "",
+    id_side: Annotated[
+        bool,
+        typer.Option(
+            "--id-side",
+            help="Write the source photos of the members instead, coded as the candidates are: the control for the "
+            "format cue. imagefolder and openood only.",
+        ),
+    ] = False,
 ) -> None:
     """Write a frozen build as an archive. The same build gives the same bytes.
 
@@ -105,7 +118,7 @@ def export(
     from exports.options import GIBIBYTE, ExportOptions
     from exports.rules import PRESETS
 
-    options = ExportOptions(images, quality, part, round(part_gb * GIBIBYTE), owner, title)
+    options = ExportOptions(images, quality, part, round(part_gb * GIBIBYTE), owner, title, id_side)
     opened = open_chosen(workspace)
     with opened.read() as session:
         names = {frozen.name for frozen in list_builds(session)}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from app.jobs import archives, generation, masks, review, training, training_data
+from app.jobs import archives, evaluation, figures, generation, masks, review, training, training_data
 from db.progress import Progress
 from db.workspace import Workspace
 
@@ -27,9 +27,14 @@ JOB_KINDS: dict[str, Handler] = {
     "correct_mask": masks.correct_candidate,
     "sam_click": masks.answer_clicks,
     "export": archives.export_archive,
+    "check": archives.check_written_archive,
+    "import_archive": archives.import_archive,
     "texture": training_data.make_textures,
     "id_aug": training_data.make_id_augs,
     "train": training.train,
+    "evaluate": evaluation.evaluate,
+    "evaluation_set": evaluation.add_set,
+    "shortcut_map": figures.shortcut_map,
     "triage": review.train_triage,
     "duplicates": review.find_duplicates,
 }

@@ -11,9 +11,11 @@ from db.workspace import Workspace
 def train(workspace: Workspace, params: dict, progress: Progress) -> dict:
     """``params``: ``run``, the planned run's id, and ``device``. Goes on where the run was stopped."""
     from app.encoders import load_encoder
+    from app.jobs.evaluation import set_readers
     from db.models import Run
     from generation.artifacts import MODEL_CACHE
     from generation.sources import open_source
+    from ospcoop.evaluation.published_selection import OnTestSets
     from ospcoop.runs import RunError
     from ospcoop.training import train_run
 
@@ -29,4 +31,7 @@ def train(workspace: Workspace, params: dict, progress: Progress) -> dict:
         cache_dir=workspace.root / MODEL_CACHE,
         device=params.get("device", "auto"),
     )
-    return asdict(train_run(workspace, run.id, encoder, open_source, progress))
+    chosen_by = None
+    if run.config["options"]["selection"] == "test":
+        chosen_by = OnTestSets(workspace, run, encoder, set_readers(), progress)
+    return asdict(train_run(workspace, run.id, encoder, open_source, progress, epoch_metrics=chosen_by))

@@ -11,12 +11,14 @@ from app.pages.agreement_page import agreement_page
 from app.pages.audit_page import audit_page
 from app.pages.build_page import build_page
 from app.pages.duplicates_page import duplicates_page
+from app.pages.evaluate_page import evaluate_page
 from app.pages.export_page import export_page
 from app.pages.generate_page import generate_page
 from app.pages.overview_page import overview_page
 from app.pages.review_page import review_page
 from app.pages.shared import QUIET
 from app.pages.sources_page import sources_page
+from app.pages.train_page import train_page
 from app.pages.triage_page import triage_page
 from app.theme import TITLE
 from db.models import Role
@@ -58,8 +60,10 @@ def build_pages(workspace: Workspace, role: Role = Role.ADMIN) -> gr.Blocks:
         "agreement": ("Agreement", agreement_page),
         "triage": ("Triage", triage_page),
         "audit": ("Audit", audit_page),
-        "build": ("Build", lambda: build_page(workspace)),
-        "export": ("Export", lambda: export_page(workspace)),
+        "build": ("Build", build_page),
+        "export": ("Export", export_page),
+        "train": ("Train", train_page),
+        "evaluate": ("Evaluate", evaluate_page),
         "accounts": ("Accounts", accounts_page),
     }
     pages = {name: page for name, page in pages.items() if may(role, page_role(name))}

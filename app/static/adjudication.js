@@ -1,7 +1,7 @@
 // The Adjudication page: each candidate that annotators disagree on, with what they say, until one word is final.
 
 import { Board, ReasonButtons, listen } from './judging_board.js';
-import { button, emptyState, field, insist, isSeen, make, plural, voice, whenShown, whole } from './judging.js';
+import { Sender, button, emptyState, field, isSeen, make, plural, voice, whenShown, whole } from './judging.js';
 import { request } from './review_api.js';
 import { verdictText } from './review_markup.js';
 import { makeUuid } from './review_outbox.js';
@@ -20,6 +20,7 @@ class Adjudication {
     this.root = root;
     root.classList.add('judging');
     this.words = voice();
+    this.sender = new Sender(root, (text) => this.words.say(text, 'bad'));
     this.board = new Board();
     this.reasons = new ReasonButtons((reasons) => this.give('reject', reasons));
     this.reasons.root.hidden = true;
@@ -40,7 +41,7 @@ class Adjudication {
     );
     this.reset();
     listen(root, (event, key) => this.key(key));
-    whenShown(root, () => this.busy || this.load());
+    whenShown(root, () => this.sender.waiting || this.load());
   }
 
   controls() {
@@ -182,20 +183,18 @@ class Adjudication {
   }
 
   go(step) {
-    if (this.busy) return;
     this.position = Math.max(0, Math.min(this.items.length, this.position + step));
     this.show();
   }
 
-  async give(verdict, reasons) {
+  give(verdict, reasons) {
     const item = this.current;
     if (!item) return;
     if (!this.board.seen()) {
       this.words.say('The result has not arrived yet.');
       return;
     }
-    const body = { uuid: makeUuid(), candidate_id: item.id, verdict, reasons, note: this.note.value, result_sha256: item.sha256 };
-    if (!(await this.send(body))) return;
+    this.send({ candidate_id: item.id, verdict, reasons, note: this.note.value, result_sha256: item.sha256 });
     this.note.value = '';
     this.decided.set(item.id, { verdict, reasons });
     this.done = [...this.done.filter((id) => id !== item.id), item.id];
@@ -203,31 +202,32 @@ class Adjudication {
     this.show();
   }
 
-  async undo() {
+  undo() {
     const id = this.done.at(-1);
     if (id === undefined) {
       if (isSeen(this.root)) this.words.say('There is nothing to undo.');
       return;
     }
-    if (!(await this.send({ uuid: makeUuid(), candidate_id: id, verdict: 'undo' }))) return;
-    this.done.pop();
+    this.send({ candidate_id: id, verdict: 'undo' });
+    this.takeBack(id);
+  }
+
+  /** Show it as open again. */
+  takeBack(id) {
+    this.done = this.done.filter((other) => other !== id);
     this.decided.delete(id);
     this.position = this.items.findIndex((item) => item.id === id);
     this.show();
   }
 
-  /** True when it is stored. */
-  async send(body) {
-    if (this.busy) return false;
-    this.busy = true;
-    try {
-      await insist(() => request('/adjudication', { method: 'POST', body }), (text) => this.words.say(text, 'bad'));
-      return true;
-    } catch (error) {
-      this.words.say(error.message, 'bad');
-      return false;
-    } finally {
-      this.busy = false;
-    }
+  send(word) {
+    const body = { uuid: makeUuid(), ...word };
+    this.sender.send(
+      () => request('/adjudication', { method: 'POST', body }),
+      (error) => {
+        this.takeBack(body.candidate_id);
+        this.words.say(`${error.message} This one is open again.`, 'bad');
+      },
+    );
   }
 }

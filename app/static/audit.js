@@ -102,6 +102,7 @@ class AuditPage {
       `${audit.created_by}, ${moment(audit.created_at)}`,
       make('div', { className: 'actions' },
         audit.is_complete ? null : button('Judge', () => this.judge(audit.id), { className: 'primary', ariaLabel: `Judge audit ${audit.id}` }),
+        audit.judged ? button('Second reading', () => this.judge(audit.id, true), { ariaLabel: `Second reading of audit ${audit.id}` }) : null,
         button('Report', () => this.showReport(audit.id), { ariaLabel: `Report of audit ${audit.id}` })),
     ]);
     return table('Audits, newest first', ['Audit', 'Of', 'Judged', 'It says', 'Drawn', 'Actions'], rows, [2]);
@@ -143,10 +144,10 @@ class AuditPage {
     }
   }
 
-  judge(auditId) {
+  judge(auditId, second = false) {
     this.words.say('');
     this.overview.hidden = true;
-    this.judging.start(auditId);
+    this.judging.start(auditId, { second });
   }
 
   /** Back from judging, to the end or not. */

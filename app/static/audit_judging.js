@@ -1,10 +1,10 @@
 // Judging an audit's sample blind: the pictures alone, L when any of the object is left, N when nothing is.
 
-import { ask } from './review_api.js';
+import { RequestFailed, ask } from './review_api.js';
 import { REASON_TEXT } from './review_markup.js';
 import { makeUuid } from './review_outbox.js';
 import { Board, ReasonButtons, listen } from './judging_board.js';
-import { button, insist, make, whole } from './judging.js';
+import { Sender, button, make, whole } from './judging.js';
 
 const AHEAD = 12;
 const PAGE = 40;
@@ -37,12 +37,14 @@ export class Judging {
         make('p', { className: 'aside', textContent: 'Something left, and of this sort (optional; Shift picks several, Enter sends):' }),
         this.reasons.root),
     );
+    this.sender = new Sender(this.root, (text) => this.listeners.say(text, 'bad'));
     listen(this.root, (event, key) => this.key(event, key));
   }
 
-  /** Judge what is open of an audit. */
-  async start(auditId) {
+  /** Judge what is open of an audit; for a second reading, what one has not judged oneself. */
+  async start(auditId, { second = false } = {}) {
     this.auditId = auditId;
+    this.second = second;
     this.items = [];
     this.position = 0;
     this.given = new Map();
@@ -54,16 +56,27 @@ export class Judging {
     this.show();
   }
 
-  leave() {
+  /** Once everything has arrived. */
+  async leave() {
+    await this.sender.last;
     this.root.hidden = true;
     this.listeners.ended();
+  }
+
+  /** All are judged; unless one comes back refused. */
+  async finish() {
+    this.count.textContent = 'That was the last one.';
+    this.facts.replaceChildren();
+    if (this.second && !this.items.length) this.listeners.say('Nothing is left for a second reading: you have judged all of it yourself.');
+    await this.sender.last;
+    if (!this.current) await this.leave();
   }
 
   async fetchPage() {
     if (this.exhausted || this.fetching) return;
     this.fetching = true;
     try {
-      const query = new URLSearchParams({ after: this.after, limit: PAGE });
+      const query = new URLSearchParams({ after: this.after, limit: PAGE, second_reading: this.second });
       const page = await ask(`/api/audits/${this.auditId}/next?${query}`);
       if (!this.items.length) [this.drawn, this.judged] = [page.drawn, page.judged];
       this.items.push(...page.items.map((item) => ({ ...item, id: item.candidate_id })));
@@ -84,11 +97,14 @@ export class Judging {
     if (!this.current && !this.exhausted) await this.fetchPage();
     const item = this.current;
     if (!item) {
-      this.leave();
+      this.finish();
       return;
     }
     const judged = this.judged + this.given.size;
-    this.count.textContent = `${whole(judged)} of ${whole(this.drawn)} judged`;
+    this.count.textContent = this.second
+      ? `Second reading: ${whole(this.given.size)} judged`
+      : `${whole(judged)} of ${whole(this.drawn)} judged`;
+    this.bar.hidden = this.second;
     this.bar.max = this.drawn;
     this.bar.value = judged;
     this.board.show(this.items, this.position);
@@ -113,44 +129,45 @@ export class Judging {
   }
 
   back() {
-    if (this.busy || !this.position) return;
+    if (!this.position) return;
     this.position -= 1;
     this.show();
   }
 
   /** Only over what was judged before: a sample is judged to the end. */
   forward() {
-    if (this.busy || !this.given.has(this.current.id)) return;
+    if (!this.given.has(this.current?.id)) return;
     this.position += 1;
     this.show();
   }
 
-  async give(left, reasons) {
+  give(left, reasons) {
     const item = this.current;
-    if (this.busy) return;
+    if (!item) return;
     if (!this.board.seen()) {
       this.listeners.say('The result has not arrived yet.');
       return;
     }
-    this.busy = true;
     const judgement = { uuid: makeUuid(), candidate_id: item.id, result_sha256: item.sha256, object_left: left, reasons };
-    try {
-      const [answer] = await insist(
-        () => ask(`/api/audits/${this.auditId}/judgements`, { method: 'POST', body: { judgements: [judgement] } }),
-        (text) => this.listeners.say(text, 'bad'),
-      );
-      if (answer.status === 'refused') {
-        this.listeners.say(answer.error, 'bad');
-        return;
-      }
-      this.given.set(item.id, { left, reasons });
-      this.position += 1;
-    } catch (error) {
-      this.listeners.say(error.message, 'bad');
-      return;
-    } finally {
-      this.busy = false;
-    }
+    this.send(item, judgement);
+    this.given.set(item.id, { left, reasons });
+    this.position += 1;
     this.show();
+  }
+
+  send(item, judgement) {
+    const { auditId } = this;
+    this.sender.send(
+      async () => {
+        const [answer] = await ask(`/api/audits/${auditId}/judgements`, { method: 'POST', body: { judgements: [judgement] } });
+        if (answer.status === 'refused') throw new RequestFailed(answer.error, 422);
+      },
+      (error) => {
+        this.given.delete(item.id);
+        this.position = this.items.indexOf(item);
+        this.show();
+        this.listeners.say(`${error.message} Judge it again.`, 'bad');
+      },
+    );
   }
 }

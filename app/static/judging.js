@@ -122,3 +122,43 @@ export async function insist(act, tell) {
     }
   }
 }
+
+/**
+ * Sends what was decided, in order and one request at a time, while the page goes on. The element's data-waiting counts
+ * what has not arrived; leaving the page then asks first.
+ */
+export class Sender {
+  /** tell(sentence) says what is the matter, '' once it is over. */
+  constructor(element, tell) {
+    this.element = element;
+    this.tell = tell;
+    this.inTrouble = false;
+    this.last = Promise.resolve();
+    this.waiting = 0;
+    this.count(0);
+    window.addEventListener('beforeunload', (event) => this.waiting && event.preventDefault());
+  }
+
+  /** act() makes the request; refused(error) is told when the server will not take it. */
+  send(act, refused) {
+    this.count(1);
+    this.last = this.last.then(async () => {
+      try {
+        await insist(act, (text) => this.trouble(text));
+      } catch (error) {
+        refused(error);
+      }
+      this.count(-1);
+    });
+  }
+
+  trouble(text) {
+    if (text || this.inTrouble) this.tell(text);
+    this.inTrouble = Boolean(text);
+  }
+
+  count(change) {
+    this.waiting += change;
+    this.element.dataset.waiting = this.waiting;
+  }
+}

@@ -16,7 +16,7 @@ const TOOLS = [
 ];
 
 export class MaskEditor {
-  /** @param {HTMLDialogElement} dialog  @param {{made: Function}} told made(item) gets the new version */
+  /** @param {HTMLDialogElement} dialog  @param {{made: Function}} told made(old, item) gets the new version */
   constructor(dialog, { made }) {
     this.dialog = dialog;
     this.made = made;
@@ -56,7 +56,7 @@ export class MaskEditor {
   stop() {
     this.life?.abort();
     clearTimeout(this.poll);
-    this.item = this.photo = this.layers = null;
+    this.item = this.photo = this.layers = this.loaded = null;
     this.dialog.replaceChildren();
   }
 
@@ -287,6 +287,9 @@ export class MaskEditor {
       const { id } = await request(`/masks/${item.id}`, { method: 'POST', body });
       const done = await this.wait(id, item);
       if (!done) return;
+      // Seen at once: a key pressed on a picture that has not come yet would judge nothing.
+      this.loaded = await Promise.all(['result', 'mask'].map((name) => picture(done.candidate.urls[name])));
+      if (this.item !== item) return;
       this.dialog.close();
       this.made(item, done.candidate);
     });

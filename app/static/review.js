@@ -14,7 +14,7 @@ import { Outbox } from './review_outbox.js';
 import { Popover } from './review_popover.js';
 import { Progress } from './review_progress.js';
 import { Single } from './review_single.js';
-import { emptyText } from './review_text.js';
+import { emptyText, NO_MASK } from './review_text.js';
 import { Verdicts } from './review_verdicts.js';
 import { Views } from './review_views.js';
 
@@ -272,7 +272,8 @@ class Review {
   openEditor() {
     const item = this.view === this.grid ? this.grid.item : this.list.current;
     if (!item) return;
-    if (item.kind === 'background') this.editor.open(item);
+    if (!item.masked) this.note(NO_MASK);
+    else if (item.kind === 'background') this.editor.open(item);
     else this.note('Only backgrounds have a mask to correct.');
   }
 

@@ -3,11 +3,12 @@
 export const API = '/api/review';
 const TIMEOUT_MS = 15_000;
 
-/** A request without the answer it was made for. status is 0 when the server did not answer at all. */
+/** A request without the answer it was made for. status is 0 when the server did not answer at all; answer is what it said. */
 export class RequestFailed extends Error {
-  constructor(sentence, status = 0) {
+  constructor(sentence, status = 0, answer = null) {
     super(sentence);
     this.status = status;
+    this.answer = answer;
   }
 }
 
@@ -16,9 +17,9 @@ export function request(path, options) {
   return ask(API + path, options);
 }
 
-/** The same of any route. */
-export async function ask(url, { method = 'GET', body } = {}) {
-  const options = { method, signal: AbortSignal.timeout(TIMEOUT_MS) };
+/** The same of any route; patience is how long an answer may take. */
+export async function ask(url, { method = 'GET', body, patience = TIMEOUT_MS } = {}) {
+  const options = { method, signal: AbortSignal.timeout(patience) };
   if (body !== undefined) {
     options.headers = { 'Content-Type': 'application/json' };
     options.body = JSON.stringify(body);
@@ -32,5 +33,5 @@ export async function ask(url, { method = 'GET', body } = {}) {
   const answer = await response.json().catch(() => null);
   if (response.ok) return answer;
   if (response.status === 401) throw new RequestFailed('You are signed out; sign in again.', 401);
-  throw new RequestFailed(answer?.error ?? `The server answers with error ${response.status}.`, response.status);
+  throw new RequestFailed(answer?.error ?? `The server answers with error ${response.status}.`, response.status, answer);
 }

@@ -72,7 +72,8 @@ const FILTERS = `<form class="filters" aria-label="Filter" autocomplete="off">
   <select name="state" aria-label="Show">
     <option value="unreviewed">Not reviewed yet</option><option value="accepted">Accepted by me</option>
     <option value="rejected">Rejected by me</option><option value="skipped">Skipped by me</option>
-    <option value="not_asked">Left to others</option><option value="all">Reviewed or not</option></select>
+    <option value="not_asked">Left to others</option><option value="auto">Decided by the model</option>
+    <option value="all">Reviewed or not</option></select>
   <select name="class_index" aria-label="Class"><option value="">Every class</option></select>
   <select name="order" aria-label="Order"><option value="id">As made</option>
     <option value="uncertain">Uncertain first</option><option value="p_accept">Lowest P(accept) first</option>

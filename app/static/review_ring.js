@@ -75,9 +75,14 @@ class Slide {
     flicker.className = 'flicker';
     const overlay = document.createElement('canvas');
     overlay.className = 'overlay';
-    const mask = this.image(item.urls.mask, '');
-    mask.addEventListener('load', () => (this.centre = drawOverlay(overlay, mask)));
-    this.root.append(pane('source', source), pane('mask', under, overlay), pane('result', this.result, flicker));
+    const masked = pane('mask', under, overlay);
+    if (item.masked !== false) {
+      const mask = this.image(item.urls.mask, '');
+      mask.addEventListener('load', () => (this.centre = drawOverlay(overlay, mask)));
+    } else {
+      masked.classList.add('maskless'); // it came in an archive without one
+    }
+    this.root.append(pane('source', source), masked, pane('result', this.result, flicker));
   }
 
   image(url, description) {

@@ -2,6 +2,7 @@
 
 import { REASON_TEXT, verdictText } from './review_markup.js';
 import { Ring } from './review_ring.js';
+import { NO_MASK } from './review_text.js';
 import { Zoom } from './review_zoom.js';
 
 const AHEAD = 25;
@@ -62,7 +63,10 @@ export class Single {
       case 'left': this.go(this.list.position - 1); return true;
       case 'right': this.go(this.list.position + 1); return true;
       case 'flicker': this.toggle('flicker', 'flicker'); return true;
-      case 'mask': this.toggle('mask', 'no-mask'); return true;
+      case 'mask':
+        if (this.list.current?.masked === false) this.voice.note(NO_MASK);
+        else this.toggle('mask', 'no-mask');
+        return true;
       case 'zoom': this.zoom.cycle(); return true;
       case 'zoom-fit': this.zoom.reset(); return true;
       case 'pan-left': return this.pan(-1, 0);
@@ -228,7 +232,7 @@ function factsOf(item) {
     drop: item.drop.toFixed(2),
     residual: item.residual.toFixed(2),
     rank: String(item.rank),
-    area: `${(item.area * 100).toFixed(1)} %`,
+    area: item.area === null ? 'not known' : `${(item.area * 100).toFixed(1)} %`,
   };
 }
 

@@ -4,11 +4,13 @@ const RATE_WINDOW_MS = 5 * 60_000;
 const LONGEST_PAUSE_MS = 60_000;
 const ENOUGH = 5;
 
+export const NO_MASK = 'This candidate came in an archive without its mask.';
+
 /** Title and advice for when there is no picture to show. passed: candidates of the list left without a verdict. */
 export function emptyText({ failed, loading, counts, state, filtered, passed, shownAny }) {
   if (failed) return [failed, 'The page tries again by itself. Verdicts you have given are kept in this browser.'];
   if (loading) return ['Loading …', ''];
-  const { total, accepted, rejected, skipped, unreviewed, not_asked: left } = counts;
+  const { total, accepted, rejected, skipped, unreviewed, not_asked: left, auto } = counts;
   if (total === 0 && filtered) return ['No candidate matches this filter.', 'Widen a range, or clear the filter.'];
   if (total === 0) {
     return ['Nothing to review yet.', 'Go to Generate and start a batch: candidates appear here as soon as they are made.'];
@@ -21,11 +23,13 @@ export function emptyText({ failed, loading, counts, state, filtered, passed, sh
   }
   if (state === 'unreviewed') {
     const others = left ? ` ${left} were left to others.` : '';
-    const result = `${accepted} accepted, ${rejected} rejected, ${skipped} skipped.${others}`;
+    const model = auto ? ` ${auto} were decided by the model, in the band confirmed on Triage.` : '';
+    const result = `${accepted} accepted, ${rejected} rejected, ${skipped} skipped.${others}${model}`;
     return ['Everything here is reviewed.', `${result} Freeze the set on Build, or go through the skipped with the filter.`];
   }
   if (shownAny) return ['That was the last one.', 'Look back, or start over with “Look again”.'];
-  const what = { all: 'Nothing here.', not_asked: 'Nothing was left to others.' }[state] ?? `Nothing ${state} yet.`;
+  const nothing = { all: 'Nothing here.', not_asked: 'Nothing was left to others.', auto: 'The model has decided nothing.' };
+  const what = nothing[state] ?? `Nothing ${state} yet.`;
   return [what, 'Choose “Not reviewed yet” to go on reviewing.'];
 }
 

@@ -1,14 +1,22 @@
 // Who is signed in: the name and the way out in the header, and a word when the session has ended meanwhile.
 
 const CHECK_MS = 60_000;
+const RETRY_MS = 5_000;
 const ENDED = 'You are signed out. Verdicts that were not sent yet are kept in this browser.';
 
 let me = null;
 let checking = false;
+let askedAgain = false;
+let retry = 0;
 
 async function check() {
-  if (checking || document.hidden) return;
+  if (document.hidden) return;
+  if (checking) {
+    askedAgain = true; // the answer on its way may be of before what has happened now
+    return;
+  }
   checking = true;
+  clearTimeout(retry);
   try {
     const response = await fetch('/api/me', { signal: AbortSignal.timeout(10_000) });
     if (response.status === 401) showEnded();
@@ -18,8 +26,13 @@ async function check() {
     }
   } catch {
     // No answer says nothing about the session; the pages themselves say that the server is away.
+    retry = setTimeout(check, RETRY_MS);
   } finally {
     checking = false;
+  }
+  if (askedAgain) {
+    askedAgain = false;
+    check();
   }
 }
 

@@ -6,7 +6,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from db.models import Kind, Recipe
-from db.queries import active_recipe
+from db.queries import active_recipe, is_imported
 from db.workspace import Workspace
 from generation.recipe import RECIPE_FORMAT, canonical_hash
 
@@ -21,7 +21,7 @@ def find_recipe(session: Session, prefix: str, kind: Kind) -> Recipe:
     """The recipe of that kind whose hash begins so. Raises :class:`UnknownRecipe`."""
     if len(prefix) < SHORTEST_PREFIX or not prefix.isalnum():
         raise UnknownRecipe(f"Name a recipe by the first {SHORTEST_PREFIX} or more digits of its hash, not {prefix!r}.")
-    found = [one for one in session.scalars(select(Recipe).where(Recipe.hash.startswith(prefix))) if _kind(one) is kind]
+    found = [one for one in session.scalars(select(Recipe).where(Recipe.hash.startswith(prefix))) if _is_of(one, kind)]
     if len(found) != 1:
         count = "no" if not found else "more than one"
         raise UnknownRecipe(f"There is {count} {kind} recipe whose hash begins with {prefix!r}.")
@@ -35,11 +35,13 @@ def background_recipe(session: Session, prefix: str | None = None) -> Recipe:
     recipe = active_recipe(session)
     if recipe is None:
         raise UnknownRecipe("Nothing was generated yet: run `launch.py generate` on the train sources first.")
+    if is_imported(recipe):
+        raise UnknownRecipe("The active recipe came in an archive; name the one that made the backgrounds here.")
     return recipe
 
 
-def _kind(recipe: Recipe) -> Kind:
-    return Kind(recipe.config.get("kind", Kind.BACKGROUND))
+def _is_of(recipe: Recipe, kind: Kind) -> bool:
+    return recipe.config.get("kind", str(Kind.BACKGROUND)) == str(kind)
 
 
 def ensure_recipe(workspace: Workspace, kind: Kind, options: dict, backends: dict) -> Recipe:

@@ -62,6 +62,7 @@ def candidate_labels(
     class_names: Iterable[str],
     *,
     excluded: Iterable[str] = EXCLUDED_FILES,
+    phrases: Sequence[str] = ADJECTIVE_PHRASES,
     seed: int = 0,
     as_published: bool = False,
 ) -> Candidates:
@@ -69,7 +70,7 @@ def candidate_labels(
 
     Only "noun.*" and "adj.*" files count; excluded files need not exist. Nouns and adjectives equal to a class
     are dropped, whatever their case. ``as_published`` compares nouns only and minds the case, and an adjective
-    shadows an equal noun. The phrase of each adjective is drawn from ``random.Random(seed)``.
+    shadows an equal noun. Each adjective's phrase is drawn from ``phrases`` by ``random.Random(seed)``.
     """
     rng = random.Random(seed)
 
@@ -92,7 +93,7 @@ def candidate_labels(
             if not word or known or is_class:
                 continue
             seen[kind].add(fold(word))
-            labels[kind].append(word if kind == "noun" else rng.choice(ADJECTIVE_PHRASES).format(word))
+            labels[kind].append(word if kind == "noun" else rng.choice(phrases).format(word))
     return Candidates(tuple(labels["noun"]), tuple(labels["adj"]))
 
 

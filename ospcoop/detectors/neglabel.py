@@ -73,3 +73,9 @@ class NegLabel:
     def score(self, images: ImageFeatures) -> Tensor:
         """See :class:`~ospcoop.detectors.base.Detector`."""
         return -neglabel_score(F.normalize(images.whole, dim=-1), self._positives, self._negatives, self._groups)
+
+
+class Csp(NegLabel):
+    """CSP (Chen et al., NeurIPS 2024): NegLabel's score, on labels whose adjectives describe a superclass."""
+
+    name = "csp"

@@ -13,9 +13,10 @@ from sqlalchemy import ColumnElement, exists, func, select
 from sqlalchemy.orm import Session
 
 from db.models import Candidate, CurrentVerdict, TriageModel, TriagePrediction, Verdict
+from db.queries import superseded_ids
 from review.adjudication import standing_adjudication
 from review.intervals import sample_size_for, upper_bound
-from review.overlap import is_gold, superseded_ids
+from review.overlap import is_gold
 from review.triage.labels import Cutoff, labels_at
 
 MAX_ERROR = 0.01

@@ -6,7 +6,8 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from db.models import Candidate, CurrentVerdict, Decision, TriageModel, TriagePrediction, Verdict
-from review.overlap import is_gold, is_superseded
+from db.queries import is_superseded
+from review.overlap import is_gold
 from review.triage.bands import is_adjudicated
 from review.triage.order import SURPRISE
 
