@@ -44,6 +44,12 @@ def auroc(id_scores: ArrayLike, ood_scores: ArrayLike) -> float:
     return float((below + up_to) / 2 / (len(inside) * len(outside)))
 
 
+def share_below(others: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """float64 [S]: which share of ``others`` [O] each of ``scores`` [S] is above, a tie counting half."""
+    others = np.sort(others)
+    return (np.searchsorted(others, scores, "left") + np.searchsorted(others, scores, "right")) / (2 * len(others))
+
+
 def _average_precision(positive: np.ndarray, negative: np.ndarray) -> float:
     """Area under the step-wise precision-recall curve, higher = positive; equal scores are one threshold."""
     thresholds, counts = np.unique(positive, return_counts=True)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from pyarrow import parquet
 from sqlalchemy import func, select
 
+from app.jobs.training import train as train_job
 from db.models import Evaluation, FewShotItem, SourceImage, Split
 from db.progress import Cancelled, NoProgress
 from db.training_guard import ValInTraining
@@ -310,6 +311,17 @@ def test_the_published_selection_takes_the_epoch_that_is_best_on_the_tests_and_s
     average = np.mean([row.metrics["auroc"].value for row in rows if row.group == "classic"])
     assert average == pytest.approx(means[result.chosen_epoch]), "the same numbers that it was chosen by"
     assert any("Chosen on the test sets, as published, and so too good: chosen." in one for one in sentences(rows))
+
+
+def test_the_published_selection_without_a_test_set_fails_the_run_and_says_what_to_do(workspace, monkeypatch):
+    monkeypatch.setattr("app.encoders.load_encoder", lambda *_args, **_options: tiny_encoder())
+    monkeypatch.setattr("ospcoop.evaluation.published_selection.default_ood_sets", lambda _session: [])
+    run = plan(workspace, replace(FAST, selection="test"), name="alone").run
+    with pytest.raises(EvaluationError, match="freeze a build"):
+        train_job(workspace, {"run": run.id}, NoProgress())
+    with workspace.read() as session:
+        kept = runs.find_run(session, "alone")
+    assert kept.state == runs.FAILED and "freeze a build" in kept.error
 
 
 def test_a_run_is_not_tested_on_its_training_photos(workspace, material):

@@ -16,7 +16,8 @@ def train(workspace: Workspace, params: dict, progress: Progress) -> dict:
     from generation.artifacts import MODEL_CACHE
     from generation.sources import open_source
     from ospcoop.evaluation.published_selection import OnTestSets
-    from ospcoop.runs import RunError
+    from ospcoop.evaluation.request import EvaluationError
+    from ospcoop.runs import FAILED, RunError, end
     from ospcoop.training import train_run
 
     with workspace.read() as session:
@@ -33,5 +34,9 @@ def train(workspace: Workspace, params: dict, progress: Progress) -> dict:
     )
     chosen_by = None
     if run.config["options"]["selection"] == "test":
-        chosen_by = OnTestSets(workspace, run, encoder, set_readers(), progress)
+        try:
+            chosen_by = OnTestSets(workspace, run, encoder, set_readers(), progress)
+        except EvaluationError as error:
+            end(workspace, run.id, FAILED, error=str(error))
+            raise
     return asdict(train_run(workspace, run.id, encoder, open_source, progress, epoch_metrics=chosen_by))

@@ -8,7 +8,7 @@ import numpy as np
 
 from db.workspace import Workspace
 from ospcoop.evaluation.scores_file import read_scores
-from ospcoop.metrics import auroc
+from ospcoop.metrics import share_below
 
 
 @dataclass(frozen=True)
@@ -33,19 +33,25 @@ def by_class(workspace: Workspace, scores: str) -> list[ClassRow]:
     found = read_scores(workspace, scores)
     inside = found["role"] == "id"
     label, predicted, score = (np.asarray(found[name]) for name in ("class_index", "predicted", "score"))
+    # A class's AUROC is the mean over its own images of their rank among the other side: every image is ranked once.
+    of_ood, of_id = score[~inside], score[inside]
+    ood_above, id_below = np.full(len(score), np.nan), np.full(len(score), np.nan)
+    ood_above[inside] = 1 - share_below(of_ood, of_id)
+    id_below[~inside] = share_below(of_id, of_ood)
+    order = np.argsort(label, kind="stable")[: np.count_nonzero(~np.isnan(label))]
+    indices, starts = np.unique(label[order], return_index=True)
     rows = []
-    for index in np.unique(label[~np.isnan(label)]).astype(int):
-        mine = label == index
-        own, made = mine & inside, mine & ~inside
+    for index, members in zip(indices.astype(int), np.split(order, starts[1:]), strict=True):
+        own, made = members[inside[members]], members[~inside[members]]
         rows.append(
             ClassRow(
                 int(index),
-                int(own.sum()),
-                float(np.mean(predicted[own] == index)) if own.any() else None,
-                auroc(score[own], score[~inside]) if own.any() else None,
-                int(made.sum()),
-                auroc(score[inside], score[made]) if made.any() else None,
-                float(np.mean(predicted[made] == index)) if made.any() else None,
+                len(own),
+                float(np.mean(predicted[own] == index)) if len(own) else None,
+                float(np.mean(ood_above[own])) if len(own) else None,
+                len(made),
+                float(np.mean(id_below[made])) if len(made) else None,
+                float(np.mean(predicted[made] == index)) if len(made) else None,
             )
         )
     return rows
