@@ -67,6 +67,7 @@ def judging_router(workspace: Workspace, current_user: Callable[..., int]) -> AP
     def class_names(who: Reviewer = asking) -> dict[int, str]:
         who.check(Role.ADJUDICATOR, "The agreement between annotators")
         with workspace.read() as session:
-            return dict(session.execute(select(ImageClass.class_index, ImageClass.name)).tuples().all())
+            rows = session.execute(select(ImageClass.class_index, ImageClass.name))
+            return {row.class_index: row.name for row in rows}
 
     return router

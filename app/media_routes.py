@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
@@ -25,11 +26,22 @@ PREVIEW_NAMES = frozenset({"raw.png", "boxes.png", "mask.png", "dilated.png", "r
 MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
 KEY = re.compile(r"[0-9a-f]{64}")
 THUMBNAIL_SIZES = (32, 1024)
+KEPT_FOLDERS = 20_000
 
 
 def media_router(workspace: Workspace, current_user: Callable[..., int]) -> APIRouter:
     """The image routes, each behind ``current_user`` (a FastAPI dependency that gives the user's id)."""
     router = APIRouter(prefix="/media", route_class=PlainErrorRoute, dependencies=[Depends(current_user)])
+
+    # Kept, for it never changes: another result is another candidate. A page asks for three images of each.
+    @lru_cache(maxsize=KEPT_FOLDERS)
+    def folder_of(candidate_id: int, sha: str) -> str:
+        shown = (Candidate.id == candidate_id, Candidate.result_sha256 == sha)
+        with workspace.read() as session:
+            folder = session.scalar(select(Candidate.folder).where(*shown))
+        if folder is None:
+            raise LookupError(candidate_id)
+        return folder
 
     # Plain functions, not coroutines: FastAPI runs them in its thread pool, off the event loop.
     @router.get("/candidate/{candidate_id}/{sha}/{name}")
@@ -38,11 +50,11 @@ def media_router(workspace: Workspace, current_user: Callable[..., int]) -> APIR
     ) -> Response:
         if name not in CANDIDATE_NAMES:
             raise HTTPException(404, "A candidate has no image of that name.")
-        shown = (Candidate.id == candidate_id, Candidate.result_sha256 == sha)
-        with workspace.read() as session:
-            folder = session.scalar(select(Candidate.folder).where(*shown))
-        if folder is None:
-            raise HTTPException(404, "There is no such candidate, or its image has changed; reload the page.")
+        try:
+            folder = folder_of(candidate_id, sha)
+        except LookupError:
+            changed = "There is no such candidate, or its image has changed; reload the page."
+            raise HTTPException(404, changed) from None
         return _file(workspace, f"{folder}/{name}", f"{sha}-{name}", request)
 
     @router.get("/preview/{key}/{name}")

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parent.parent
 FIRST_WAIT_SECONDS = 1.0
 LONGEST_WAIT_SECONDS = 60.0
-NICENESS = 10
+NICENESS = 19
 HEALTHY_SECONDS = 60.0
 END_SECONDS = 30.0
 

@@ -1,7 +1,8 @@
 """Make the pictures in docs/images/: `uv run docs/screenshots.py --workspace W [--only PAGE ...]`.
 
 W is a demo (`launch.py demo --no-serve --workspace W`), which is left as it is: the pages are shown of a copy with
-verdicts on it, and those with figures of a workspace of made-up numbers (docs/reviewed_workspaces.py). Needs Chromium.
+verdicts on it, and those with figures of a workspace of made-up numbers (docs/reviewed_workspaces.py). Train and
+Evaluate are shown of W-training, if it is there (`demo-train`, `train`, `evaluate`). Needs Chromium.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from app.accounts.sessions import cookie_name, start_session
-from db.workspace import Workspace
+from db.workspace import Workspace, open_workspace
 from docs.reviewed_workspaces import judged_demo, numbers
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"
 DEMO_PAGES = ("overview", "sources", "generate", "review", "duplicates", "adjudication", "audit", "build", "export")
 FIGURE_PAGES = ("agreement", "triage", "accounts")
+TRAINING_PAGES = ("train", "evaluate")
 # What is there once a page has its data; the others are drawn by Gradio with theirs.
 READY = {
     "review": ".slide.on",
@@ -40,6 +42,8 @@ READY = {
     "agreement": "table",
     "triage": "svg",
     "accounts": "table",
+    "train": "svg",
+    "evaluate": "table",
 }
 SEEN = (
     "(page) => [...document.querySelectorAll(`#page-${page} .slide.on img, #page-${page} .tile img`)]"
@@ -133,11 +137,16 @@ def serving(workspace: Workspace) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workspace", type=Path, required=True)
-    every = (*DEMO_PAGES, *FIGURE_PAGES)
+    every = (*DEMO_PAGES, *FIGURE_PAGES, *TRAINING_PAGES)
     parser.add_argument("--only", nargs="+", choices=every, default=every, metavar="PAGE")
     arguments = parser.parse_args()
     of_demo = [name for name in DEMO_PAGES if name in arguments.only]
     of_figures = [name for name in FIGURE_PAGES if name in arguments.only]
+    of_training = [name for name in TRAINING_PAGES if name in arguments.only]
+    trained = Path(f"{arguments.workspace}-training")
+    if of_training and trained.exists():
+        with serving(open_workspace(trained, create=False)) as url:
+            take(url, of_training)
     with tempfile.TemporaryDirectory() as folder:
         if of_demo:
             workspace = judged_demo(arguments.workspace, Path(folder) / "demo")

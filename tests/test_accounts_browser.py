@@ -99,6 +99,7 @@ def test_a_session_outlives_the_server_and_ends_with_the_account(chromium_page, 
     server.start()
     page.reload()
     assert page_links(page) == ["Review", "Duplicates"]
+    page.wait_for_selector(".slide.on")  # the last that it loads: whatever is asked for from now on is refused
     set_active(workspace, "Ann", False)
     page.evaluate("window.dispatchEvent(new Event('session:check'))")
     page.wait_for_selector(".signed-out[role=alert] >> text=You are signed out")

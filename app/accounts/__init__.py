@@ -3,6 +3,6 @@
 ``user_of``, ``current_user`` and ``require`` are what routes and pages ask; app/gate.py answers before them.
 """
 
-from app.accounts.access import CurrentUser, current_user, current_user_id, require, user_of
+from app.accounts.access import CurrentUser, current_user, current_user_id, require, signed_in_user_id, user_of
 
-__all__ = ["CurrentUser", "current_user", "current_user_id", "require", "user_of"]
+__all__ = ["CurrentUser", "current_user", "current_user_id", "require", "signed_in_user_id", "user_of"]
