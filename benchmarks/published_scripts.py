@@ -40,7 +40,7 @@ from benchmarks.gpu import Stopwatch
 from benchmarks.published_clip import PublishedClip
 from benchmarks.random_models import BOX_THRESHOLD, MAX_BOXES, TEXT_THRESHOLD, ModelFiles
 from generation.classes import load_imagenet_classes
-from generation.masking.groundingdino import prompt_for
+from generation.masking.prompts import prompt_for
 
 WORKING_SIDE = 224
 DILATION = 12

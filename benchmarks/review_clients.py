@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 PAGE = 60
 REFILL_BELOW = 25
-MOST_LATE_PAUSES = 15  # people do not all begin at the same instant
+LATE_SHARE = 1 / 6  # of the time, at a person's pace: people do not all begin at the same instant
 DECISION_SHARES = (("accept", 0.70), ("reject", 0.22), ("skip", 0.04), ("undo", 0.04))
 
 
@@ -72,7 +72,8 @@ class _Client:
         self.stored = 0
 
     def work(self, until: float) -> None:
-        time.sleep(self._draw.uniform(0, MOST_LATE_PAUSES) * self._plan.pause_s)
+        if self._plan.pause_s:
+            time.sleep(self._draw.uniform(0, LATE_SHARE) * self._plan.seconds)
         while time.perf_counter() < until:
             if self._plan.pause_s:
                 time.sleep(self._draw.uniform(0.5, 1.5) * self._plan.pause_s)

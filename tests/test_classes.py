@@ -30,7 +30,7 @@ def test_names_are_whole_and_the_hash_is_known():
 
 
 def test_every_prompt_holds_the_whole_name_and_one_phrase():
-    from generation.masking.groundingdino import prompt_for
+    from generation.masking.prompts import prompt_for
     from ospcoop.clip.scores import DROP_TEMPLATE
 
     classes = load_imagenet_classes()

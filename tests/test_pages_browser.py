@@ -85,6 +85,19 @@ def populate(workspace, count: int = 45) -> list[int]:
     return ids
 
 
+def test_the_page_asked_for_opens_however_late_its_script_comes(chromium_page, url):
+    """Gradio may have drawn everything by then, and change nothing more."""
+    page = chromium_page
+    held = []
+    page.route("**/static/app.js", lambda route: held.append(route))
+    page.goto(f"{url}/#build", wait_until="commit")
+    page.wait_for_selector("#page-overview .page-head", state="visible", timeout=20_000)
+    page.wait_for_timeout(1_000)
+    held[0].continue_()
+    page.wait_for_selector("#page-build .page-head", state="visible", timeout=20_000)
+    assert page.get_attribute(".site-head nav a[aria-current]", "href") == "#build"
+
+
 def test_every_page_says_what_to_do_when_there_is_nothing(chromium_page, url):
     open_page(chromium_page, url)
     expected = {

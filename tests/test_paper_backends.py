@@ -25,9 +25,10 @@ from generation.devices import (
     run_in_batches,
 )
 from generation.inpainting.lama import LamaInpainter
-from generation.masking.groundingdino import GroundingDinoDetector, prompt_for
+from generation.masking.groundingdino import GroundingDinoDetector
 from generation.masking.groundingdino_sam import GroundingDinoSamMasker
 from generation.masking.postprocess import composite
+from generation.masking.prompts import prompt_for
 from generation.masking.sam import SamSegmenter
 from generation.masking.sam_click import BadPrompt, Click, SamClick
 from generation.protocols import Box, MaskRequest, ScoreRequest

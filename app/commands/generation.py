@@ -199,7 +199,7 @@ def classes(
     """Print every class: index, wnid, what the detector is asked for and what CLIP is asked about."""
     from app.terminal import console, plain_table
     from generation.classes import load_imagenet_classes
-    from generation.masking.groundingdino import prompt_for
+    from generation.masking.prompts import prompt_for
     from ospcoop.clip.scores import DROP_TEMPLATE
 
     known = load_imagenet_classes()

@@ -54,9 +54,15 @@ document.addEventListener('keydown', (event) => {
   next.click();
 });
 
-const waiting = new MutationObserver(() => {
-  if (!pages().length || !pages().every(buttonOf)) return;
-  waiting.disconnect();
+// Gradio has drawn its tabs before this script runs when the script comes late, and draws them after it otherwise.
+const drawn = () => pages().length > 0 && pages().every(buttonOf);
+if (drawn()) {
   open();
-});
-waiting.observe(document.documentElement, { childList: true, subtree: true });
+} else {
+  const waiting = new MutationObserver(() => {
+    if (!drawn()) return;
+    waiting.disconnect();
+    open();
+  });
+  waiting.observe(document.documentElement, { childList: true, subtree: true });
+}

@@ -38,6 +38,7 @@ from generation.devices import (
     run_in_batches,
     to_device,
 )
+from generation.masking.prompts import prompt_for
 from generation.protocols import Box
 from generation.tuning import BatchKnob, BatchSize
 from generation.weights import WeightsMissing, locate
@@ -48,18 +49,6 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 TEXT_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
 
 log = logging.getLogger(__name__)
-
-
-def prompt_for(class_name: str) -> str:
-    """The caption of one class: its whole name in lower case and a full stop, ``"great white shark ."``.
-
-    A full stop or question mark inside a name ("St. Bernard") becomes a blank, an underscore too: to the model
-    each of the two ends a phrase, and it would look for "st" and for "bernard". ValueError for an empty name.
-    """
-    words = class_name.lower().translate(str.maketrans("._?", "   ")).split()
-    if not words:
-        raise ValueError(f"A class name with letters is needed for a prompt, got {class_name!r}.")
-    return " ".join([*words, "."])
 
 
 class GroundingDinoDetector:
