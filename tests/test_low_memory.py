@@ -56,6 +56,15 @@ def options_for(masker: str, **more: object) -> RecipeOptions:
     return RecipeOptions(masker=masker, inpainter="tracked", scorer="tracked", **more)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small_heap():
+    """Every pass ends with a full collection, which would walk through all that the tests before have loaded."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_photos(tmp_path_factory.mktemp("photos"), PHOTOS)
