@@ -19,6 +19,8 @@ from app.theme import HEAD, make_theme
 from db.models import Role
 from db.workspace import Workspace
 
+QUEUE_LOOK_SECONDS = 0.05
+
 
 class RolePages:
     """An ASGI application for behind the gate: each request goes to the pages of the signed-in user's role.
@@ -58,6 +60,8 @@ def _mounted(demo: gr.Blocks) -> FastAPI:
         show_error=False,
         ssr_mode=False,
     )
+    # By default it looks for new events a thousand times a second, one loop a role: a twentieth of a core for nothing.
+    demo._queue.sleep_when_free = QUEUE_LOOK_SECONDS
     # Mounting leaves it False, and then Gradio lets an event's input name any file on the machine.
     demo.has_launched = True
     return app

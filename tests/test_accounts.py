@@ -8,6 +8,7 @@ import logging
 import re
 import subprocess
 import sys
+from contextlib import ExitStack
 from typing import Annotated
 
 import pytest
@@ -360,6 +361,19 @@ def signed_in(served, role: Role, **options) -> TestClient:
         user_id = session.scalar(select(User.id).where(User.role == role))
     client.cookies.set(cookie_name(workspace), start_session(workspace, user_id))
     return client
+
+
+def test_who_asks_is_known_while_every_shared_connection_is_taken(served):
+    workspace, _ = served
+    client = signed_in(served, Role.ANNOTATOR)
+    assert client.get("/api/me").status_code == 200
+    pool = workspace.engine.pool
+    with ExitStack() as taken:
+        for _ in range(pool.size() + pool._max_overflow - pool.checkedout()):
+            taken.enter_context(workspace.engine.connect())
+        assert client.get("/api/me").json()["role"] == "annotator"
+        client.cookies.clear()
+        assert client.get("/api/me").status_code == 401
 
 
 @pytest.fixture

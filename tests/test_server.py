@@ -85,6 +85,11 @@ def test_health_and_page(client):
     assert page.headers["x-content-type-options"] == "nosniff"
 
 
+def test_nothing_looks_for_page_events_a_thousand_times_a_second(app):
+    for demo in app.state.pages.demos.values():
+        assert demo._queue.sleep_when_free >= 0.02
+
+
 def test_another_host_name_is_refused(app):
     answer = TestClient(app, base_url="http://evil.example").get("/healthz")
     assert answer.status_code == 400

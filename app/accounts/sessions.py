@@ -5,9 +5,11 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import secrets
+from dataclasses import dataclass
 
 from sqlalchemy import delete, select, update
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from app.accounts.access import CurrentUser
 from db.models import User, UserSession, utcnow
@@ -34,8 +36,16 @@ def start_session(workspace: Workspace, user_id: int) -> str:
     return token
 
 
-def find_session(workspace: Workspace, token: str) -> CurrentUser | None:
-    """Whose token it is, if its session has not ended and the account is active.
+@dataclass(frozen=True)
+class FoundSession:
+    """A session that has not ended. ``renew_until`` is its new end when it is time to write one down, else None."""
+
+    user: CurrentUser
+    renew_until: dt.datetime | None
+
+
+def look_up(session: Session, token: str) -> FoundSession | None:
+    """Whose token it is, if its session has not ended and the account is active. Reads only.
 
     A session ends twelve hours after its last use, and seven days after signing in.
     """
@@ -45,15 +55,24 @@ def find_session(workspace: Workspace, token: str) -> CurrentUser | None:
         .join(User, User.id == UserSession.user_id)
         .where(UserSession.token_sha256 == digest, User.active, User.password_hash != "")
     )
-    with workspace.read() as session:
-        row = session.execute(query).first()
+    row = session.execute(query).first()
     now = utcnow()
     if row is None or row.expires_at <= now:
         return None
     until = min(now + IDLE, row.created_at + LONGEST)
-    if until - row.expires_at > RENEWED_AFTER:
-        _renew(workspace, digest, until)
-    return CurrentUser(row.id, row.name, row.role, session=digest)
+    is_due = until - row.expires_at > RENEWED_AFTER
+    return FoundSession(CurrentUser(row.id, row.name, row.role, session=digest), until if is_due else None)
+
+
+def find_session(workspace: Workspace, token: str) -> CurrentUser | None:
+    """:func:`look_up`, and the session's new end written down when it is time."""
+    with workspace.read() as session:
+        found = look_up(session, token)
+    if found is None:
+        return None
+    if found.renew_until is not None:
+        renew(workspace, found.user.session, found.renew_until)
+    return found.user
 
 
 def end_session(workspace: Workspace, digest: str) -> None:
@@ -62,7 +81,8 @@ def end_session(workspace: Workspace, digest: str) -> None:
         session.execute(delete(UserSession).where(UserSession.token_sha256 == digest))
 
 
-def _renew(workspace: Workspace, digest: str, until: dt.datetime) -> None:
+def renew(workspace: Workspace, digest: str, until: dt.datetime) -> None:
+    """Let a session, by the sha256 of its token, end at ``until``."""
     try:
         with workspace.write() as session:
             session.execute(update(UserSession).where(UserSession.token_sha256 == digest).values(expires_at=until))
