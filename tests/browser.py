@@ -135,9 +135,9 @@ def chromium() -> Iterator[object]:
 def chromium_page(chromium, request: pytest.FixtureRequest) -> Iterator[object]:
     """A fresh page at 1280x800. The test fails on a page error, a console error, or a request that leaves 127.0.0.1.
 
-    A test that stops its server sets ``page.expect_network_errors = True``: then, and only then, the
-    browser's own messages about failed requests are expected. A failing test leaves a screenshot in
-    test-artifacts/.
+    A test that stops its server sets ``page.expect_network_errors = True``: then, and when the test is over
+    (conftest.py), and only then, the browser's own messages about failed requests are expected. A failing test
+    leaves a screenshot in test-artifacts/.
     """
     failed_before = request.session.testsfailed
     context = browser_context(chromium)

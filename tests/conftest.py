@@ -29,6 +29,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--run-slow", action="store_true", help="run the tests marked slow too")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """A test's server ends before its page does: what the page was still loading then is no fault of its."""
+    page = getattr(item, "funcargs", {}).get("chromium_page")
+    if page is not None and not page.is_closed():
+        page.wait_for_timeout(1)  # what was reported until now counts
+        page.expect_network_errors = True
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("--run-slow"):
         return
